@@ -1,0 +1,42 @@
+# Everything a newcomer types. `make demo` and `make test` need nothing but Python 3.11 and this checkout.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test test-full check format bench chaos clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group demo --group test --group check
+	touch $@
+
+demo: install
+	$(BIN)/infertap demo
+
+test: install
+	$(BIN)/pytest -n 2 -m "not heavy"
+
+test-full: install
+	$(BIN)/pytest
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install
+	$(BIN)/python -P benchmarks/run.py
+
+chaos: install
+	$(BIN)/pytest tests/chaos
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,120 @@
+"""Where a spool folder's records go: plain values that both processes share, and the folder's fingerprint.
+
+Rules: the fingerprint holds no credentials (rotated keys must find the same folder), but it holds what tells one
+tenant from another, so that no record ever leaves under somebody else's key.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+TENANT_HEADERS = frozenset({"x-scope-orgid", "dataset", "x-honeycomb-dataset", "x-mlflow-experiment-id", "x-sf-realm", "tenant", "x-tenant"})
+"""OTLP headers that name a tenant or a data set and are no secret. Part of the fingerprint, by value."""
+
+_TENANT_STORAGE_OPTIONS = (
+    "aws_endpoint_url", "aws_endpoint", "aws_region", "aws_default_region", "endpoint_url", "region",
+    "azure_storage_account_name", "account_name", "azure_endpoint", "google_base_url",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TableTarget:
+    """A root of Delta tables.
+
+    `uri` is an absolute path, or a URI that delta-rs understands (s3, gs, az, abfss, file, memory ...).
+    `storage_options` go to delta-rs as they are and may hold credentials.
+    """
+
+    uri: str
+    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def local_path(self) -> Path | None:
+        """The folder, where the root is a local one."""
+        parts = urlsplit(self.uri)
+        if parts.scheme == "file":
+            return Path(parts.path)
+        return Path(self.uri) if "://" not in self.uri else None
+
+
+@dataclass(frozen=True, slots=True)
+class OtlpTarget:
+    """An OTLP traces endpoint, as the standard variables name it. `headers` may hold credentials."""
+
+    endpoint: str
+    """http/protobuf: the full URL, `/v1/traces` included. grpc: scheme and authority."""
+    protocol: str
+    """`grpc` or `http/protobuf`."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout_s: float = 10.0
+    compression: str = "none"
+    """`none`, `gzip` or (http/protobuf only) `deflate`."""
+    certificate: str | None = None
+    client_key: str | None = None
+    client_certificate: str | None = None
+    insecure: bool | None = None
+    """grpc without a scheme only; None leaves it to the scheme."""
+    value_length_max: int | None = None
+    """Longest attribute value; a longer one is withheld and marked, never cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """All destinations of one spool folder: one, or with `both` two."""
+
+    table: TableTarget | None = None
+    otlp: OtlpTarget | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The destinations' names, as cursors, ledger and metrics use them."""
+        return tuple(name for name, target in (("table", self.table), ("otlp", self.otlp)) if target is not None)
+
+    def identity(self, spool_dir: Path) -> dict[str, Any]:
+        """What makes this destination this one, without secrets. A local table is named relative to `spool_dir`."""
+        identity: dict[str, Any] = {}
+        if self.table is not None:
+            local = self.table.local_path
+            uri = os.path.relpath(local, spool_dir) if local is not None else _without_userinfo(self.table.uri)
+            options = {key.lower(): value for key, value in self.table.storage_options.items()}
+            identity["table"] = {"uri": uri, **{key: options[key] for key in _TENANT_STORAGE_OPTIONS if key in options}}
+        if self.otlp is not None:
+            headers = {key.lower(): value for key, value in self.otlp.headers.items()}
+            identity["otlp"] = {
+                "endpoint": _without_userinfo(self.otlp.endpoint),
+                "protocol": self.otlp.protocol,
+                "headers": {key: headers[key] for key in sorted(headers) if key in TENANT_HEADERS},
+            }
+        return identity
+
+    def fingerprint(self, spool_dir: Path) -> str:
+        """Name of the folder below `spool_dir`: readable kind, then 12 hex digits."""
+        digest = hashlib.sha256(repr(sorted(_flatten(self.identity(spool_dir)))).encode()).hexdigest()[:12]
+        return f"{'-'.join(self.names)}-{digest}"
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, secrets included: for the drainer's standard input, never for a disk."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`; unknown keys raise TypeError."""
+        table, otlp = data.get("table"), data.get("otlp")
+        return cls(table=TableTarget(**table) if table else None, otlp=OtlpTarget(**otlp) if otlp else None)
+
+
+def _without_userinfo(uri: str) -> str:
+    parts = urlsplit(uri)
+    if not parts.netloc:
+        return uri
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _flatten(value: Any, path: str = "") -> list[str]:
+    if isinstance(value, dict):
+        return [line for key in value for line in _flatten(value[key], f"{path}/{key}")]
+    return [f"{path}={value}"]
