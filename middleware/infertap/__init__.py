@@ -1,0 +1,15 @@
+"""infertap records every inference request: into Delta tables that you own, or to an OpenTelemetry Collector.
+
+from infertap import InferenceMiddleware
+
+app.add_middleware(InferenceMiddleware)
+"""
+
+from infertap._version import __version__
+from infertap.asgi import InferenceMiddleware
+from infertap.config import Config
+from infertap.errors import ConfigError
+from infertap.metrics import metrics_app
+from infertap.trace import annotate, start_span
+
+__all__ = ["Config", "ConfigError", "InferenceMiddleware", "__version__", "annotate", "metrics_app", "start_span"]

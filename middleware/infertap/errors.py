@@ -15,6 +15,10 @@ class ConfigError(InfertapError):
         super().__init__("\n".join(f"- {problem}" for problem in self.problems))
 
 
+class OtelConfigError(ConfigError):
+    """The standard `OTEL_*` variables hold mistakes. They stop the sidecar, but never somebody's app."""
+
+
 class DestinationError(InfertapError):
     """A destination did not take a batch."""
 

@@ -1,4 +1,4 @@
-"""The values that everything else speaks of: what was seen (`Exchange`) and what is kept (`InferenceRecord`, `SpanRecord`).
+"""The values all else speaks of: what was seen (`Exchange`) and what is kept (`InferenceRecord`, `SpanRecord`).
 
 1. Nothing here does I/O, reads a clock or knows another module of ours.
 2. An `Exchange` holds bytes and scalars only, may hold secrets, and never leaves the process.
@@ -41,6 +41,7 @@ class ErrorCode(StrEnum):
     REQUEST_REDACTION_FAILED = "REQUEST_REDACTION_FAILED"
     RESPONSE_REDACTION_FAILED = "RESPONSE_REDACTION_FAILED"
     REQUEST_NOT_READ = "REQUEST_NOT_READ"
+    RESPONSE_NOT_SEEN = "RESPONSE_NOT_SEEN"
     RESPONSE_INCOMPLETE = "RESPONSE_INCOMPLETE"
     TAGS_REDACTION_FAILED = "TAGS_REDACTION_FAILED"
 
@@ -114,6 +115,8 @@ class Exchange(NamedTuple):
     response_chunks: tuple[bytes, ...]
     response_bytes: int
     response_headers: Headers
+    response_started: bool
+    """Whether a status went out; without one there is no response, and the status code is what the server made of it."""
     chunk_count: int
     """Body messages of the answer that carried bytes."""
     status_code: int
@@ -125,7 +128,17 @@ class Exchange(NamedTuple):
     tags: dict[str, str] | None
     span_facts: "SpanFacts | None"
     """What the app set on the light server span; None where it never touched it."""
-    background_ns: int = 0
+    granted_bytes: int = 0
+    """Bytes of the shared budget that this exchange holds until it is spooled."""
+
+
+def request_id(started_at_ns: int, bits: int) -> str:
+    """The row's id: a UUIDv7 of the arrival and 74 of the random bits, as text."""
+    value = (started_at_ns // 1_000_000 & (1 << 48) - 1) << 80 | (bits & (1 << 74) - 1)
+    value = value & ~(0xF << 76) | 7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 class SpanFacts(NamedTuple):

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-TENANT_HEADERS = frozenset({"x-scope-orgid", "dataset", "x-honeycomb-dataset", "x-mlflow-experiment-id", "x-sf-realm", "tenant", "x-tenant"})
+TENANT_HEADERS = frozenset(
+    {"x-scope-orgid", "dataset", "x-honeycomb-dataset", "x-mlflow-experiment-id", "x-sf-realm", "tenant", "x-tenant"}
+)
 """OTLP headers that name a tenant or a data set and are no secret. Part of the fingerprint, by value."""
 
 _TENANT_STORAGE_OPTIONS = (

@@ -1,0 +1,265 @@
+"""`InferenceMiddleware`: wraps `receive` and `send` of an ASGI app, feeds a `Capture`, submits the finished exchange.
+
+1. Traffic first: a message is passed on whatever happens to the record of it; our own errors are counted, not raised.
+2. The instance holds configuration and the pipeline; the state of a request lives in its own `_Tap`.
+3. Nothing is parsed, hashed, compressed, logged or waited for on the event loop.
+"""
+
+import os
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from weakref import ref
+
+from opentelemetry import context as otel_context
+from opentelemetry.trace import Span, SpanContext
+
+from infertap.build import prepare_or_idle
+from infertap.capture import Capture, snapshot
+from infertap.config import Config
+from infertap.lifespan import Lifespan
+from infertap.pipeline import Idle, Pipeline
+from infertap.record import EndReason, Headers, TraceIds, request_id
+from infertap.trace import ServerSpan, context_with, span_in
+from infertap.trace_context import random_bits
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SCOPE_KEY = "infertap"
+"""Where the outermost middleware leaves its recorder in the scope, for `metrics_app` and for an inner middleware."""
+SPAN_KEY = "infertap.span"
+"""Where it leaves its server span, for an inner middleware that runs in another context."""
+OUTCOME_KEY = "infertap.outcome"
+"""Where an app (the proxy) says how the exchange ended: (end_reason, error_type, error_message)."""
+
+_MASK_64 = (1 << 64) - 1
+_ERROR_TEXT_MAX = 2_000
+_wall_ns, _now_ns = time.time_ns, time.perf_counter_ns
+
+
+class InferenceMiddleware:
+    """Records every request that passes to `app`.
+
+    Args:
+        app: Any ASGI 3 application.
+        config: The settings; without it they come from the environment.
+
+    Never raises in the constructor: wrong settings answer the lifespan with `lifespan.startup.failed` and all
+    problems; on a server without lifespan they are one log line at ERROR, and traffic passes unrecorded.
+    """
+
+    def __init__(self, app: ASGIApp, *, config: Config | None = None) -> None:
+        self.app = app
+        self._config = config
+        self._pipeline: Pipeline | None = None
+        self._started = False
+        this = ref(self)
+
+        def forget_parent() -> None:
+            # A pipeline made before the fork stays the parent's; the child makes its own at its first request.
+            middleware = this()
+            if middleware is not None:
+                middleware._adopt(None)
+
+        os.register_at_fork(after_in_child=forget_parent)
+
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """The running pipeline; None before the start, after the stop, and where nothing is recorded."""
+        return self._pipeline
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            pipeline = self._pipeline or self._first_request()
+            if pipeline is not None:
+                scope.setdefault(SCOPE_KEY, pipeline)
+                if pipeline.records(scope["path"]):
+                    await self._record(pipeline, scope, receive, send)
+                    return
+        elif kind == "lifespan":
+            await self._lifespan(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _first_request(self) -> Pipeline | None:
+        """A server without lifespan events: start now, without waiting for it. None where nothing is recorded."""
+        if not self._started:
+            self._started = True
+            recorder = prepare_or_idle(self._config)
+            recorder.start()
+            self._adopt(recorder)
+        return self._pipeline
+
+    def _adopt(self, recorder: Pipeline | Idle | None) -> None:
+        self._started = recorder is not None
+        self._pipeline = recorder if isinstance(recorder, Pipeline) else None
+
+    async def _record(self, pipeline: Pipeline, scope: Scope, receive: Receive, send: Send) -> None:
+        started_at_ns, started_ns = _wall_ns(), _now_ns()
+        tap = token = None
+        try:
+            frozen = snapshot(scope)
+            bits = random_bits(256)
+            span, context = _server_span(pipeline, frozen.headers, started_at_ns, bits, scope)
+            capture = Capture(frozen, pipeline.limits, pipeline.budget, span, (started_at_ns, started_ns), bits)
+            make = _Tap if pipeline.request_id_header is None else _TapWithId
+            tap = make(pipeline, capture, scope, receive, send)
+            token = otel_context.attach(context)
+            pipeline.began()
+        except Exception as error:
+            pipeline.capture_failed(error)
+            tap = None
+        try:
+            if tap is None:
+                await self.app(scope, receive, send)
+            else:
+                await self.app(scope, tap.receive, tap.send)
+                tap.app_returned()
+        except BaseException as error:
+            if tap is not None:
+                tap.app_raised(error)
+            raise
+        finally:
+            if token is not None:
+                otel_context.detach(token)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Lifespan(self.app, self._config, self._adopt).run(scope, receive, send)
+
+
+def _server_span(
+    pipeline: Pipeline, headers: Headers, started_at_ns: int, bits: int, scope: Scope
+) -> tuple[ServerSpan, otel_context.Context]:
+    """The request's span, and its context; a valid span that is current already stays current."""
+    base = otel_context.get_current()
+    outer = span_in(base) or scope.get(SPAN_KEY)
+    if outer is not None:
+        current = outer.get_span_context()
+        if current.is_valid:
+            span = ServerSpan(pipeline, _joined(outer, current, bits), None, bits, None, started_at_ns)
+            return span, context_with(span, base, current=False)
+    if pipeline.settings.span_excluded is not None and pipeline.span_excluded(scope):
+        span = ServerSpan(pipeline, None, _header(headers, b"traceparent"), bits, None, started_at_ns)
+        return span, context_with(span, base, current=False)
+    traceparent, ids, context = pipeline.trace.arrive(headers, bits)
+    span = ServerSpan(pipeline, ids, traceparent, bits, pipeline.trace.pure, started_at_ns)
+    scope[SPAN_KEY] = span
+    return span, context_with(span, base if context is None else context)
+
+
+def _joined(outer: Span, current: SpanContext, bits: int) -> TraceIds:
+    parent = getattr(outer, "parent", None)
+    state = current.trace_state.to_header() if current.trace_state else ""
+    parent_id = parent.span_id if isinstance(parent, SpanContext) else 0
+    own = (bits >> 64) & _MASK_64 or 1
+    return TraceIds(current.trace_id, current.span_id, parent_id, int(current.trace_flags), state, True, own)
+
+
+def _header(headers: Headers, wanted: bytes) -> bytes | None:
+    return next((value for name, value in headers if name == wanted), None)
+
+
+class _Tap:
+    """One request's `receive` and `send`."""
+
+    __slots__ = ("_capture", "_pipeline", "_receive", "_scope", "_send", "_submitted")
+
+    def __init__(self, pipeline: Pipeline, capture: Capture, scope: Scope, receive: Receive, send: Send) -> None:
+        self._pipeline = pipeline
+        self._capture = capture
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._submitted = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        try:
+            self._capture.received(message)
+        except Exception as error:
+            self._pipeline.capture_failed(error)
+        return message
+
+    def send(self, message: Message) -> Awaitable[None]:
+        # A plain function: a coroutine of our own for every chunk would cost more than all the rest of it.
+        capture = self._capture
+        try:
+            last = capture.sent(message, 0 if capture.chunk_count else _now_ns())
+        except Exception as error:
+            self._pipeline.capture_failed(error)
+            last = False
+        return self._send_last(message) if last else self._send(message)
+
+    async def _send_last(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except BaseException:
+            self._capture.complete = False
+            raise
+        # A 500 waits for the app's return: Starlette sends it first and raises afterwards, and the error is the point.
+        if self._capture.status_code < 500:
+            self._submit()
+
+    def app_raised(self, error: BaseException) -> None:
+        """The app let an exception pass. It goes on to the server; here it becomes part of the record."""
+        if self._submitted:
+            self._pipeline.background_failed()
+            return
+        capture = self._capture
+        try:
+            outcome = self._scope.get(OUTCOME_KEY)
+            if outcome is not None:
+                capture.outcome(*outcome)
+            elif _means_disconnect(error, capture):
+                capture.end_reason = EndReason.CLIENT_DISCONNECT.value
+            else:
+                capture.failed(type(error).__qualname__, str(error)[:_ERROR_TEXT_MAX])
+            self._submit()
+        except Exception as ours:
+            self._pipeline.capture_failed(ours)
+
+    def app_returned(self) -> None:
+        """The app is done; whatever was not submitted yet is submitted now."""
+        if self._submitted:
+            return
+        outcome = self._scope.get(OUTCOME_KEY)
+        if outcome is not None:
+            self._capture.outcome(*outcome)
+        self._submit()
+
+    def _submit(self) -> None:
+        self._submitted = True
+        try:
+            capture = self._capture
+            route = getattr(self._scope.get("route"), "path", None)
+            duration_ns = _now_ns() - capture.started_ns
+            self._pipeline.submit(capture.close(duration_ns=duration_ns, route=route if type(route) is str else None))
+        except Exception as error:
+            self._pipeline.capture_failed(error)
+
+
+class _TapWithId(_Tap):
+    """Tells the caller the row's id, in the response header that `request_id_header` names."""
+
+    __slots__ = ()
+
+    def send(self, message: Message) -> Awaitable[None]:
+        header = self._pipeline.request_id_header
+        if header is not None and message["type"] == "http.response.start":
+            text = request_id(self._capture.started_at_ns, self._capture.bits)
+            message = {**message, "headers": [*(message.get("headers") or ()), (header, text.encode())]}
+        return super().send(message)
+
+
+def _means_disconnect(error: BaseException, capture: Capture) -> bool:
+    """Servers and frameworks have several exceptions for a client that left."""
+    if capture.complete:
+        return False
+    if capture.disconnected or isinstance(error, ConnectionError):
+        return True
+    return type(error).__name__ in ("ClientDisconnect", "ClientDisconnected")

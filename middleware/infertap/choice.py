@@ -1,0 +1,139 @@
+"""The destination rule: one destination, both, or none; which one, why, and the words that say so at every start."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from infertap.config import Config
+from infertap.errors import OtelConfigError
+from infertap.otel_env import OtelEnvironment
+from infertap.targets import OtlpTarget, TableTarget, Targets
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where records go, and what the operator is told about it."""
+
+    kind: str
+    """`table`, `otlp`, `both` or `none`."""
+    targets: Targets
+    spool_dir: Path
+    reason: str
+    """The second half of the line at start: `nothing else is set`, `OTEL_EXPORTER_OTLP_ENDPOINT is set` ..."""
+    conflict: str | None = None
+    """The warning that an explicitly set `tables` is not written because OTLP won."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """This destination's folder of the spool."""
+        return self.spool_dir / self.targets.fingerprint(self.spool_dir)
+
+    def start_line(self, content: str) -> str:
+        """The one line at every start: where to, why, and whether bodies leave this machine."""
+        if self.kind == "none":
+            return f"recording nothing because {self.reason}"
+        places = [_shown(target) for target in (self.targets.table, self.targets.otlp) if target is not None]
+        leaves = self.targets.otlp is not None or (
+            self.targets.table is not None and self.targets.table.local_path is None
+        )
+        if content == "metadata":
+            bodies = "bodies and headers are not recorded (content=metadata)"
+        else:
+            bodies = f"bodies leave this machine (content={content})" if leaves else "bodies stay on this machine"
+        return f"recording to {' and '.join(places)} because {self.reason}; {bodies}"
+
+
+def choose(config: Config, otel: OtelEnvironment, *, cwd: Path) -> Choice:
+    """Apply the rule.
+
+    Raises:
+        OtelConfigError: for mistakes in `OTEL_*` where OTLP may be meant; records never go elsewhere instead.
+    """
+    if otel.problems and _otlp_matters(config, otel):
+        raise OtelConfigError(otel.problems)
+    table = _table_target(config, cwd)
+    kind, reason, conflict = _decide(config, otel)
+    targets = Targets(
+        table=table if kind in ("table", "both") else None,
+        otlp=otel.otlp if kind in ("otlp", "both") else None,
+    )
+    warnings = list(config.warnings) + (list(otel.warnings) if targets.otlp is not None else [])
+    if kind == "none" and config.destination != "none":
+        warnings.append(f"destination = {config.destination!r} but {reason}: nothing is recorded")
+    return Choice(kind, targets, _spool_dir(config, targets, cwd), reason, conflict, tuple(warnings))
+
+
+def _otlp_matters(config: Config, otel: OtelEnvironment) -> bool:
+    if otel.exporter_off_variable or config.destination in ("table", "none"):
+        return False
+    return config.destination != "auto" or otel.endpoint_variable is not None
+
+
+def _decide(config: Config, otel: OtelEnvironment) -> tuple[str, str, str | None]:
+    """(kind, reason, conflict)."""
+    off = otel.exporter_off_variable
+    source = config.sources.get("destination")
+    if config.destination == "none":
+        return "none", f"destination = 'none' ({source})", None
+    if config.destination == "table":
+        return "table", f"destination = 'table' ({source})", None
+    if config.destination == "otlp":
+        if off:
+            return "none", f"{off} switches the export off", None
+        return "otlp", f"destination = 'otlp' ({source})", None
+    if config.destination == "both":
+        if off:
+            return "table", f"destination = 'both' ({source}) and {off} switches the export off", None
+        return "both", f"destination = 'both' ({source})", None
+    return _decide_auto(config, otel, off)
+
+
+def _decide_auto(config: Config, otel: OtelEnvironment, off: str | None) -> tuple[str, str, str | None]:
+    endpoint = otel.endpoint_variable
+    tables_source = config.sources.get("tables")
+    if endpoint is None or off or otel.mlflow_exporter_off:
+        reason = f"tables is set ({tables_source})" if tables_source else "nothing else is set"
+        if endpoint is not None:
+            reason += f"; {endpoint} does not count because of {off or 'MLFLOW_ENABLE_OTLP_EXPORTER'}"
+        return "table", reason, None
+    if otel.mlflow_dual_export:
+        return "both", f"{endpoint} and MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT are set", None
+    if tables_source is None:
+        return "otlp", f"{endpoint} is set", None
+    conflict = (
+        f"TWO DESTINATIONS ARE SET, ONE IS USED: {endpoint} wins, and tables = {config.tables!r} ({tables_source}) "
+        "is NOT written. Set destination = 'table' (INFERTAP_DESTINATION=table) to write the tables only, "
+        "or destination = 'both' to write both."
+    )
+    return "otlp", f"{endpoint} is set", conflict
+
+
+def _table_target(config: Config, cwd: Path) -> TableTarget:
+    if "://" in config.tables:
+        return TableTarget(config.tables.rstrip("/"), config.storage_options)
+    return TableTarget(os.path.normpath(cwd / Path(config.tables).expanduser()), config.storage_options)
+
+
+def _spool_dir(config: Config, targets: Targets, cwd: Path) -> Path:
+    if config.spool_dir is not None:
+        return Path(os.path.normpath(cwd / config.spool_dir.expanduser()))
+    local = targets.table.local_path if targets.table is not None else None
+    return local / ".spool" if local is not None else cwd / ".infertap_spool"
+
+
+def _shown(target: TableTarget | OtlpTarget) -> str:
+    """The target without credentials; a path below the working directory is shown relative to it."""
+    if isinstance(target, OtlpTarget):
+        parts = urlsplit(target.endpoint)
+        if not parts.netloc:
+            return target.endpoint
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    local = target.local_path
+    if local is None:
+        return target.uri.split("?", 1)[0]
+    try:
+        return f"./{local.relative_to(Path.cwd())}"
+    except ValueError:
+        return str(local)

@@ -1,0 +1,252 @@
+"""The settings: one flat, typed, frozen tree, read once at start from arguments, environment and a TOML file.
+
+1. Argument beats environment beats TOML file beats default.
+2. All problems are reported at once, in one `ConfigError`.
+3. Names are the same everywhere: `queue_bytes_max`, `INFERTAP_QUEUE_BYTES_MAX`, `--queue-bytes-max`.
+4. A value that is documented but not built yet is an error, never ignored.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+
+from infertap.errors import ConfigError
+
+ENV_PREFIX = "INFERTAP_"
+CONFIG_FILE_VARIABLE = "INFERTAP_CONFIG"
+
+_KUBERNETES_LINK = re.compile(
+    r"INFERTAP_(PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?|SERVICE_HOST|SERVICE_PORT(_\w+)?)$"
+)
+"""Variables that Kubernetes puts into every pod beside a Service called `infertap`."""
+
+SIDECAR_SETTINGS = frozenset(
+    {"upstream", "listen", "admin", "workers", "log_format", "upstream_connect_timeout_s", "upstream_read_timeout_s"}
+)
+"""Names that only `infertap serve` knows; inside an app their variables are no mistake."""
+
+_URI_SCHEMES = (
+    "file", "s3", "s3a", "gs", "az", "adl", "abfs", "abfss", "azure", "wasb", "wasbs", "hdfs", "viewfs", "memory",
+    "uc", "lakefs", "r2",
+)  # fmt: skip
+
+_SIZE = re.compile(r"(\d+)\s*(B|KIB|MIB|GIB|TIB)?", re.IGNORECASE)
+_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+
+
+def _parse_size(value: object) -> object:
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match is None:
+            raise ValueError("expected a size such as 64MiB, or a number of bytes")
+        return int(match[1]) * _UNITS[(match[2] or "").upper()]
+    return value
+
+
+def _split_list(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(item.strip() for item in value.split(",") if item.strip())
+    return value
+
+
+def _split_map(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    pairs = [item.split("=", 1) for item in value.split(",") if item.strip()]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError("expected name=value, comma-separated")
+    return {name.strip(): text.strip() for name, text in pairs}
+
+
+Size = Annotated[int, BeforeValidator(_parse_size), Field(ge=0)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_list)]
+Options = Annotated[dict[str, str], BeforeValidator(_split_map)]
+
+DEFAULT_EXCLUDE_PATHS = (
+    "/health", "/healthz", "/health/*", "/livez", "/readyz", "/ping", "/metrics", "/metrics/*",
+    "/docs", "/docs/*", "/redoc", "/openapi.json", "/favicon.ico", "/v2/health/*",
+)  # fmt: skip
+DEFAULT_CAPTURE_HEADERS = (
+    "accept", "accept-encoding", "accept-language", "cache-control", "content-encoding", "content-language",
+    "content-length", "content-type", "date", "etag", "forwarded", "host", "location", "openai-organization",
+    "openai-processing-ms", "openai-project", "origin", "ratelimit-limit", "ratelimit-remaining", "referer",
+    "retry-after", "server", "traceparent", "tracestate", "transfer-encoding", "user-agent", "vary", "via",
+    "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
+)  # fmt: skip
+
+_PLANNED = ("platform", "payload_store", "require_destination", "sample_rate", "sample_rules", "worker", "outer_secret")
+"""Settings that the documentation announces; giving one today stops the start instead of being ignored."""
+
+_NOT_BUILT: Mapping[str, tuple[object, ...]] = {
+    "durability": ("strict",),
+    "server_span": ("otel",),
+}
+
+
+class Config(BaseModel):
+    """What `InferenceMiddleware` and the sidecar are told.
+
+    Settings that are not given as arguments come from `INFERTAP_*` variables, then from the TOML file named by
+    `INFERTAP_CONFIG`, then from the defaults.
+
+    Raises:
+        ConfigError: with every problem at once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+    tables: str = Field("./inference_tables", description="Root of the Delta tables: a folder or a URI delta-rs knows.")
+    storage_options: Options = Field(
+        {}, description="Options passed to delta-rs (credentials, region, endpoint).", repr=False
+    )
+    destination: Literal["auto", "table", "otlp", "both", "none"] = Field(
+        "auto", description="Where records go; auto is OTLP if an endpoint is in the environment, else the tables."
+    )
+    content: Literal["full", "metadata"] = Field(
+        "full", description="metadata keeps every column but bodies and headers."
+    )
+    spool_dir: Path | None = Field(
+        None, description="Default: <tables>/.spool for local tables, else ./.infertap_spool."
+    )
+    spool_bytes_max: Size = Field(1 << 30, description="Cap of the spool on disk, per destination folder.")
+    segment_bytes_max: Size = Field(8 << 20, description="A spool segment is sealed at this size.")
+    spool_flush_ms: int = Field(50, ge=1, le=60_000, description="Records reach the disk at least this often.")
+    queue_bytes_max: Size = Field(64 << 20, description="Bytes captured or queued in memory, per process.")
+    capture_bytes_max: Size = Field(16 << 20, description="Largest body that is kept at all.")
+    inline_bytes_max: Size = Field(1 << 20, description="Largest body that is stored in the row itself.")
+    commit_bytes_max: Size = Field(16 << 20, description="Spool bytes that the drainer delivers at once.")
+    commit_interval_s: float = Field(10.0, gt=0, le=3600, description="Seconds between commits or exports.")
+    drain_s: float = Field(10.0, ge=0, le=600, description="Seconds that a stop waits for delivery.")
+    drainer: Literal["process", "thread", "external"] = Field(
+        "process", description="Who carries the spool to the destination."
+    )
+    durability: Literal["batched", "strict"] = Field(
+        "batched", description="strict holds an answer back until its record is on disk."
+    )
+    server_span: Literal["light", "otel"] = Field("light", description="Who makes the server span.")
+    binary_bodies: Literal["withhold"] = Field("withhold", description="What happens to bodies that are no text.")
+    served_entity_id: str | None = Field(None, description="Column served_entity_id; default: the service name.")
+    request_id_header: str | None = Field(None, description="Response header that tells the caller the row's id.")
+    requester_header: str | None = Field(None, description="Request header whose value fills the column requester.")
+    include_paths: Names = Field((), description="Globs; where given, only these paths are recorded.")
+    exclude_paths: Names = Field(DEFAULT_EXCLUDE_PATHS, description="Globs of paths that are not recorded.")
+    capture_headers: Names = Field(DEFAULT_CAPTURE_HEADERS, description="Headers that are stored; all others are not.")
+    redact_keys: Names = Field(
+        (), description="Further names (JSON keys, fields, parameters, headers) whose values are redacted."
+    )
+
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
+
+    def __init__(self, **arguments: Any) -> None:
+        layers = _Layers(type(self).model_fields, arguments, os.environ)
+        problems = list(layers.problems)
+        try:
+            super().__init__(**layers.values)
+        except ValidationError as error:
+            problems += [_describe(details, layers) for details in error.errors()]
+        else:
+            problems += self._problems()
+        if problems:
+            raise ConfigError(problems)
+        self._sources = layers.sources
+        self._warnings = layers.warnings
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Setting name to where it came from; a name that is absent has its default."""
+        return self._sources
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line each for variables that look like ours and are not."""
+        return self._warnings
+
+    def _problems(self) -> list[str]:
+        """What the types alone cannot say."""
+        problems = [
+            f"{name} = {getattr(self, name)!r} is not built yet; leave it out"
+            for name, values in _NOT_BUILT.items()
+            if getattr(self, name) in values
+        ]
+        if self.inline_bytes_max > self.capture_bytes_max:
+            problems.append("inline_bytes_max must not be larger than capture_bytes_max")
+        if self.segment_bytes_max > self.spool_bytes_max:
+            problems.append("segment_bytes_max must not be larger than spool_bytes_max")
+        scheme, separator, _ = self.tables.partition("://")
+        if separator and scheme.lower() not in _URI_SCHEMES:
+            problems.append(f"tables: unknown scheme {scheme!r}; known are {', '.join(_URI_SCHEMES)}, or a plain path")
+        if not self.tables.strip():
+            problems.append("tables: expected a folder or a URI")
+        for name in ("request_id_header", "requester_header"):
+            header = getattr(self, name)
+            if header is not None and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", header):
+                problems.append(f"{name}: {header!r} is not a header name")
+        return problems
+
+
+class _Layers:
+    """The given settings by precedence, with the source of each."""
+
+    def __init__(self, fields: Iterable[str], arguments: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+        self.problems: list[str] = []
+        self.values: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+        known = set(fields)
+        given = dict(arguments)
+        file = given.pop("config_file", None) or environ.get(CONFIG_FILE_VARIABLE)
+        if file:
+            self._add({**self._read_toml(Path(file))}, str(file))
+        variables = {
+            name: environ[ENV_PREFIX + name.upper()]
+            for name in known
+            if environ.get(ENV_PREFIX + name.upper(), "") != ""
+        }
+        self._add(variables, "environment")
+        self._add(given, "argument")
+        for name in _PLANNED:
+            if name in self.values or environ.get(ENV_PREFIX + name.upper()):
+                self.values.pop(name, None)
+                self.problems.append(f"{name} is not built yet; leave it out")
+        self.warnings = tuple(_unknown_variables(environ, known | SIDECAR_SETTINGS | set(_PLANNED)))
+
+    def _add(self, values: Mapping[str, Any], source: str) -> None:
+        self.values.update(values)
+        for name in values:
+            variable = source == "environment"
+            self.sources[name] = f"{ENV_PREFIX}{name.upper()}" if variable else source
+
+    def _read_toml(self, path: Path) -> dict[str, Any]:
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            self.problems.append(f"configuration file {path}: {error}")
+            return {}
+
+
+def _unknown_variables(environ: Mapping[str, str], known: set[str] | frozenset[str]) -> Iterable[str]:
+    names = sorted(ENV_PREFIX + name.upper() for name in known)
+    for variable in sorted(environ):
+        if not variable.startswith(ENV_PREFIX) or variable in names or variable == CONFIG_FILE_VARIABLE:
+            continue
+        if _KUBERNETES_LINK.match(variable):
+            continue
+        nearest = difflib.get_close_matches(variable, names, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        yield f"{variable} is no setting of infertap and is ignored{hint}"
+
+
+def _describe(details: Any, layers: _Layers) -> str:
+    name = ".".join(str(part) for part in details["loc"]) or "settings"
+    source = layers.sources.get(name.split(".")[0])
+    where = f"{name} ({source})" if source not in (None, "argument") else name
+    if details["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(name, sorted(Config.model_fields), n=1)
+        return f"{where}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
+    return f"{where}: {details['msg']}"

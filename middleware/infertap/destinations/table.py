@@ -1,0 +1,154 @@
+"""Delivers segments to the Delta tables: spans, then rows, then the ledger, each exactly once.
+
+1. No transaction spans tables. Each commit carries, for each slot, the highest segment that is in; a delivery that was
+   interrupted between two tables goes on where it stopped.
+2. The ledger comes last: what it counts as written is in the other two tables.
+3. Arrow and Delta are imported by `open`, never by the app's process.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infertap.clock import Clock
+from infertap.destinations.protocol import OutcomeKey, Receipt
+from infertap.destinations.server_span import render_server_span
+from infertap.errors import RetryableError
+from infertap.spool.reader import Segment
+from infertap.tables.rows import Payload, Row, SegmentHead, inference_row, span_row
+from infertap.tables.schema import INFERENCE, LEDGER, SPANS
+from infertap.targets import TableTarget
+
+if TYPE_CHECKING:
+    from infertap.tables.appending import Appender, Rendered
+    from infertap.tables.counting import LedgerCounter, SegmentCounts
+    from infertap.tables.delta import DeltaWriter
+
+_HOUR_NS = 3600 * 10**9
+_WRONG_SHAPE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+"""What a payload of the wrong shape raises where it is rendered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    writers: "tuple[DeltaWriter, ...]"
+    spans: "Appender"
+    inference: "Appender"
+    ledger: "LedgerCounter"
+
+
+class TableDestination:
+    """Inference tables under one root. All calls come from the drainer's one thread."""
+
+    name = "table"
+
+    def __init__(self, target: TableTarget, *, parked_dir: Path, clock: Clock) -> None:
+        """Args:
+        target: The root of the tables.
+        parked_dir: Where rows go that a table refuses; made when it is needed.
+        """
+        self._target = target
+        self._parked_dir = parked_dir
+        self._clock = clock
+        self._tables: _Tables | None = None
+        self._maintained_hour = -1
+
+    def open(self) -> None:
+        """Import the heavy parts. Touches no table: an unreachable one shows at the first delivery."""
+        from infertap.tables.appending import Appender
+        from infertap.tables.counting import LedgerCounter
+        from infertap.tables.delta import DeltaWriter
+        from infertap.tables.parking import Parking
+
+        spans, inference, ledger = (
+            DeltaWriter(table, self._target, self._clock) for table in (SPANS, INFERENCE, LEDGER)
+        )
+        parking = Parking(self._parked_dir)
+        self._tables = _Tables(
+            writers=(spans, inference, ledger),
+            spans=Appender(spans, parking),
+            inference=Appender(inference, parking),
+            ledger=LedgerCounter(ledger, parking),
+        )
+
+    def deliver(self, segments: Sequence[Segment], outcomes: Mapping[str, Mapping[OutcomeKey, int]]) -> Receipt:
+        """Commit the segments' spans, rows and counts; all durable when this returns.
+
+        Args:
+            segments: Ascending for each slot.
+            outcomes: The drainer's cumulative outcomes of these slots; the ledger gets what it does not hold.
+
+        Returns:
+            All segments as delivered, and as outcomes the rows that were parked.
+
+        Raises:
+            RetryableError: what is in the tables is known to them; bring the same segments again.
+        """
+        if self._tables is None:
+            raise RetryableError("the tables were not opened")
+        heads = [SegmentHead.of(segment.spool_id, segment.segment_no, segment.header) for segment in segments]
+        at = {(segment.spool_id, segment.segment_no): segment for segment in segments}
+        try:
+            self._tables.spans.append(heads, lambda head: _spans(at[head.spool_id, head.segment_no], head))
+            self._tables.inference.append(heads, lambda head: _requests(at[head.spool_id, head.segment_no], head))
+            parked = self._tables.ledger.count(
+                [_counts(segment, head) for segment, head in zip(segments, heads, strict=True)], outcomes
+            )
+        except OSError as error:
+            # The tables' own errors are ours by now: this is the folder for parked rows.
+            raise RetryableError(f"parked rows cannot be written: {error.strerror}") from None
+        return Receipt(delivered={head.spool_id: head.segment_no for head in heads}, outcomes=parked)
+
+    def maintain(self) -> None:
+        """Checkpoints that are due; for a local root, once an hour, compaction and cleanup. Raises: RetryableError."""
+        if self._tables is None:
+            return
+        from infertap.tables.maintenance import maintain, make_checkpoint
+
+        for writer in self._tables.writers:
+            if writer.checkpoint_due:
+                make_checkpoint(writer.table, self._target)
+                writer.checkpoint_due = False
+        now_ns = self._clock.wall_ns()
+        if self._target.local_path is not None and now_ns // _HOUR_NS != self._maintained_hour:
+            self._maintained_hour = now_ns // _HOUR_NS
+            maintain(self._target, now_ns=now_ns, force=False)
+
+    def close(self, *, deadline_s: float) -> None:  # noqa: ARG002 -- the protocol's name
+        """Let go of the tables. Nothing waits in here, so there is nothing to flush within `deadline_s`."""
+        self._tables = None
+
+
+def _spans(segment: Segment, head: SegmentHead) -> "Rendered":
+    sampled = (request for request in segment.requests if "span" in request)
+    payloads = [*segment.spans, *sampled]
+    app_spans = len(segment.spans)
+
+    def render(position: int, payload: Payload) -> Row:
+        if position >= app_spans:
+            payload = render_server_span(payload, segment.header).to_payload()
+        return span_row(payload, head, position)
+
+    return _rendered(payloads, head, render)
+
+
+def _requests(segment: Segment, head: SegmentHead) -> "Rendered":
+    return _rendered(segment.requests, head, lambda _, payload: inference_row(payload, head))
+
+
+def _rendered(payloads: Sequence[Payload], head: SegmentHead, render: Callable[[int, Payload], Row]) -> "Rendered":
+    rows: list[Row] = []
+    refused: list[Row] = []
+    for position, payload in enumerate(payloads):
+        try:
+            rows.append(render(position, payload))
+        except _WRONG_SHAPE:
+            refused.append({**payload, "spool_id": head.spool_id, "segment_no": head.segment_no})
+    return rows, refused
+
+
+def _counts(segment: Segment, head: SegmentHead) -> "SegmentCounts":
+    from infertap.tables.counting import SegmentCounts
+
+    return SegmentCounts(head, segment.requests, segment.ledger)

@@ -1,0 +1,229 @@
+"""Carries one batch to one destination, and settles what came of it: cursors, counts, segments that may go.
+
+1. A destination fails alone: its cursor, its back-off and its error are its own.
+2. Nothing is settled before the destination has it for good. A crash in between brings the same segments again.
+3. Any `Exception` of a destination counts as "not now": this is the border to other people's libraries. What is worse
+   (a Rust panic, an abort) ends the drainer, and the next one is more careful with that batch; see `inflight`.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from infertap.clock import Clock
+from infertap.destinations.protocol import Destination, OutcomeKey, Receipt
+from infertap.drain.inflight import Inflight
+from infertap.drain.losses import damaged_frames, lost_by_minute
+from infertap.drain.masking import masked_line
+from infertap.drain.pace import Pace
+from infertap.drain.parking import Parking
+from infertap.drain.poison import PoisonSearch
+from infertap.drain.slots import SegmentFile, Slots
+from infertap.drain.state import DestinationStatus, DrainerState
+from infertap.errors import PermanentError, RetryableError, SpoolError
+from infertap.record import LossCause
+from infertap.spool.reader import Segment, UnsupportedFormat, read_segment
+
+_log = logging.getLogger(__name__)
+
+_DEATHS_MAX = 5
+
+Increments = list[tuple[str, Mapping[OutcomeKey, int]]]
+"""(spool_id, what to add to that slot's cumulative outcomes)."""
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One destination's way through the spool. Belongs to the drainer's thread."""
+
+    destination: Destination
+    slots: Slots
+    pace: Pace
+    state: DrainerState
+    inflight: Inflight
+    parking: Parking
+    poison: PoisonSearch | None
+    clock: Clock
+    bytes_max: int
+    error: str = ""
+    """Why the last delivery failed; empty after one that worked."""
+    unexpected: bool = False
+    """Whether it failed in a way that destinations do not promise: something in the batch may be the cause."""
+
+    @property
+    def name(self) -> str:
+        """The destination's."""
+        return self.destination.name
+
+    @property
+    def status(self) -> DestinationStatus:
+        """The destination's part of `drainer.json`."""
+        return self.state.destinations.setdefault(self.name, DestinationStatus())
+
+    def deliver(self, files: Sequence[SegmentFile]) -> bool:
+        """Delivers as much of `files` as one batch holds; whether anything was delivered."""
+        try:
+            return self._deliver(files)
+        except OSError as error:
+            # Not the destination's: what has to be parked first could not be.
+            self._failed(f"cannot park records: {error.strerror}", None)
+            return False
+
+    def _deliver(self, files: Sequence[SegmentFile]) -> bool:
+        batch, segments = self._read(self.inflight.helping(self.name, files))
+        if not segments:
+            return False
+        counts: Increments = []
+        if self.poison is not None and self.inflight.is_killer(self.name, batch):
+            segments = [self._without_poison(batch[0], segments[0], counts)]
+        started_s = self.clock.monotonic_s()
+        self.inflight.begin(self.name, batch)
+        receipt: Receipt | None = None
+        try:
+            receipt = self._call(segments)
+            if receipt is None and self.unexpected:
+                self._suspect(batch)
+        except PermanentError as error:
+            receipt = self._park_or_halve(error, batch, segments, counts)
+        finally:
+            self.inflight.survived(self.name, batch, delivered=receipt is not None)
+        if receipt is None:
+            return False
+        self._settle(segments, receipt, counts)
+        now_s = self.clock.monotonic_s()
+        self.pace.delivered(now_s, now_s - started_s)
+        return True
+
+    def report(self, spool_id: str) -> bool:
+        """Hands a leaving slot's last counts to a destination that keeps a ledger; whether that is done."""
+        outcomes = self.slots.outcomes([spool_id])
+        if not outcomes[spool_id]:
+            return True
+        try:
+            return self._call([], outcomes) is not None
+        except PermanentError as error:
+            _log.warning("the last counts of slot %s are refused: %s", spool_id, masked_line(str(error)))
+            return True
+
+    def _call(
+        self, segments: Sequence[Segment], outcomes: Mapping[str, Mapping[OutcomeKey, int]] | None = None
+    ) -> Receipt | None:
+        if outcomes is None:
+            outcomes = self.slots.outcomes({segment.spool_id for segment in segments})
+        try:
+            receipt = self.destination.deliver(segments, outcomes)
+        except PermanentError:
+            raise
+        except RetryableError as error:
+            self.unexpected = False
+            self._failed(str(error), error.retry_after_s)
+            return None
+        except Exception as error:
+            self.unexpected = True
+            _log.debug("unexpected error of destination %s", self.name, exc_info=True)
+            self._failed(f"{type(error).__name__}: {error}", None)
+            return None
+        if self.error:
+            _log.info("destination %s takes records again", self.name)
+        self.error, self.unexpected = "", False
+        return receipt
+
+    def _failed(self, message: str, retry_after_s: float | None) -> None:
+        text = masked_line(message)
+        delay_s = self.pace.failed(self.clock.monotonic_s(), retry_after_s)
+        if text != self.error:
+            _log.warning(
+                "destination %s did not take records, they stay in the spool (next try in %.0f s): %s",
+                self.name, delay_s, text,
+            )  # fmt: skip
+        self.error = text
+        status = self.status
+        status.last_error, status.last_error_ns = text, self.clock.wall_ns()
+
+    def _read(self, files: Sequence[SegmentFile]) -> tuple[list[SegmentFile], list[Segment]]:
+        """Reads up to `bytes_max`, at least one segment. A slot that cannot be read on ends there for this batch."""
+        batch: list[SegmentFile] = []
+        segments: list[Segment] = []
+        stuck: set[str] = set()
+        size_bytes = 0
+        for file in files:
+            if file.spool_id in stuck:
+                continue
+            if segments and size_bytes + file.size_bytes > self.bytes_max:
+                break
+            try:
+                segments.append(read_segment(file.path))
+                batch.append(file)
+                size_bytes += file.size_bytes
+            except UnsupportedFormat as error:
+                self.slots.views[file.spool_id].blocked_at = file.segment_no
+                stuck.add(file.spool_id)
+                _log.warning("slot %s waits for a newer infertap: %s", file.spool_id, error)
+            except FileNotFoundError:
+                stuck.add(file.spool_id)
+            except SpoolError as error:
+                stuck.add(file.spool_id)
+                self._failed(str(error), None)
+        return batch, segments
+
+    def _without_poison(self, file: SegmentFile, segment: Segment, counts: Increments) -> Segment:
+        assert self.poison is not None
+        # Give up on all of it only where it killed: an exception that no child meets may pass with time.
+        give_up = self.inflight.deaths >= _DEATHS_MAX and not self.unexpected
+        rest, poison = self.poison.split(self.name, file.path, segment, give_up=give_up)
+        if poison.requests or poison.spans:
+            self.parking.park(self.name, poison, "it ends the drainer")
+            counts.append((segment.spool_id, lost_by_minute(self.name, poison, LossCause.PARKED)))
+        return rest
+
+    def _suspect(self, batch: Sequence[SegmentFile]) -> None:
+        if self.inflight.suspects == [(file.spool_id, file.segment_no) for file in batch] and len(batch) == 1:
+            self.inflight.deaths += 1
+        else:
+            self.inflight.suspect(self.name, batch)
+
+    def _park_or_halve(
+        self,
+        error: PermanentError,
+        batch: Sequence[SegmentFile],
+        segments: Sequence[Segment],
+        counts: Increments,
+    ) -> Receipt | None:
+        """A destination that finds poison and cannot say where: halve, and park what is refused alone."""
+        self._failed(str(error), None)
+        if len(segments) > 1:
+            self.inflight.suspect(self.name, batch)
+            return None
+        (segment,) = segments
+        self.parking.park(self.name, segment, str(error))
+        counts.append((segment.spool_id, lost_by_minute(self.name, segment, LossCause.PARKED)))
+        return Receipt(delivered={segment.spool_id: segment.segment_no})
+
+    def _settle(self, segments: Sequence[Segment], receipt: Receipt, counts: Increments) -> None:
+        """Notes what the destination has for good. Everything parked is on disk before a cursor moves."""
+        status = self.status
+        for segment in segments:
+            if segment.segment_no > receipt.delivered.get(segment.spool_id, 0):
+                continue
+            status.records += len(segment.requests)
+            status.spans += len(segment.spans)
+            status.segments += 1
+            self.state.parked_frames += self.parking.park_unknown(segment)
+            if segment.damaged:
+                counts.append((segment.spool_id, damaged_frames(self.name, segment)))
+                _log.warning("%d frames of slot %s are damaged and lost", segment.damaged, segment.spool_id)
+        counts += receipt.outcomes.items()
+        self.count(counts)
+        for spool_id, segment_no in receipt.delivered.items():
+            self.slots.advance(spool_id, self.name, segment_no)
+        status.deliveries += 1
+        status.last_delivery_ns = self.clock.wall_ns()
+        status.last_error, status.last_error_ns = "", 0
+        self.state.failures = 0
+
+    def count(self, increments: Increments) -> None:
+        """Adds to the slots' cumulative outcomes (saved with the next `advance`) and to `drainer.json`."""
+        for spool_id, outcomes in increments:
+            self.slots.views[spool_id].cursors.add(outcomes)
+            for (_, _, outcome, cause), requests in outcomes.items():
+                self.status.count(outcome, cause, requests)

@@ -1,0 +1,325 @@
+"""An owner's side of the drainer: sees that one lives, starts one where none does, and waits for it when it stops.
+
+1. Whoever finds `drainer.lock` free decides alone, under the lock, and hands the open lock down: of eight apps that
+   start at once, one spawns.
+2. A drainer that died is counted, and the wait before the next one is shared by all owners of the folder.
+3. A death never leads to thread mode: what killed the drainer would then kill the app.
+4. Everything heavy stays out of this process: no destination, no table is imported here.
+"""
+
+import logging
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from infertap.clock import Clock
+from infertap.drain.relay import LogRelay
+from infertap.drain.retire import RetireClaim, is_held, is_newer_version
+from infertap.drain.settings import DrainerSettings
+from infertap.drain.spawn import CHILD_MARKER, Interpreter, SpawnedDrainer, spawn_drainer
+from infertap.drain.state import DrainerState, Phase
+from infertap.spool.boot import boot_id
+from infertap.spool.folder import SpoolFolder, list_segments
+from infertap.spool.forks import close_in_forked_child
+from infertap.spool.lock import FileLock
+from infertap.spool.slot import Slot
+
+TICK_S = 1.0
+"""How often an owner calls `tick`."""
+
+_STOPPING_TICK_S = 0.1
+_POLL_S = 0.005
+_FIRST_WORD_S = 10.0
+"""A child that has not said a word by then hangs; it is killed."""
+
+_RETRY_S_MAX = 60
+_TERMINAL_WAIT_S = 2.0
+
+_log = logging.getLogger("infertap.drainer")
+
+
+class SlotOwner(Protocol):
+    """Who has a slot: the pipeline's writer."""
+
+    @property
+    def slot(self) -> Slot | None:
+        """As of now: it changes after a fork and when the folder was deleted."""
+
+
+@dataclass(slots=True)
+class _Child:
+    process: SpawnedDrainer
+    nonce: str
+    silent_until_s: float
+    guessed: bool
+    heard: bool = False
+
+
+class DrainerElection:
+    """One owner's part. `tick` and `flush_and_wait` belong to one thread, never to an event loop."""
+
+    def __init__(
+        self,
+        folder: SpoolFolder,
+        settings: DrainerSettings,
+        *,
+        owner: SlotOwner,
+        clock: Clock,
+        mode: Literal["process", "thread", "external"] = "process",
+        start_thread: Callable[[FileLock, str], None] | None = None,
+        command: Sequence[str] | None = None,
+        wait_for_segment: bool | None = None,
+        on_terminal: bool | None = None,
+    ) -> None:
+        """Touches nothing on the disk.
+
+        Args:
+            folder: The spool folder, which the owner's writer prepares.
+            settings: What a drainer started by this owner is told.
+            owner: Whose slot is to be drained.
+            clock: Wall time for what is shared between processes, monotonic time for the rest.
+            mode: Who drains; `external` never starts anything.
+            start_thread: Runs a drainer in a thread of this process; takes over the lock and the start's nonce. For
+                `thread`, and where a process cannot be started at all. None: then records stay in the spool.
+            command: Instead of this interpreter's `-m infertap.drain`; the folder is appended.
+            wait_for_segment: Start nothing before something is to be delivered. Default: in test runs.
+            on_terminal: Whether a person waits for the stop. Default: whether stdin is a terminal.
+        """
+        self._folder = folder
+        self._settings = settings
+        self._owner = owner
+        self._clock = clock
+        self._start_thread = start_thread
+        self._wait_for_segment = "pytest" in sys.modules if wait_for_segment is None else wait_for_segment
+        self._on_terminal = _stdin_is_terminal() if on_terminal is None else on_terminal
+        self._inert = mode == "external" or CHILD_MARKER in os.environ
+        interpreter = Interpreter.find()
+        self._command = tuple(command) if command else interpreter.command if interpreter else ()
+        self._guessed = not command and interpreter is not None and interpreter.guessed
+        self._in_thread = mode == "thread" or not self._command
+        self._relay = LogRelay(folder, _log)
+        self._child: _Child | None = None
+        self._answered = ""
+        """Nonce of the drainer whose settings have been compared with ours."""
+        self._told = ""
+        close_in_forked_child(self)
+
+    def tick(self) -> None:
+        """Looks once. Never raises for what the disk or the other processes do."""
+        if self._inert:
+            return
+        state = DrainerState.load(self._folder.drainer_state)
+        try:
+            self._reap(state)
+            lock = FileLock.try_acquire(self._folder.drainer_lock)
+            if lock is None:
+                self._compare(state)
+            else:
+                try:
+                    self._decide(lock)
+                finally:
+                    lock.close()
+        except OSError as error:
+            self._tell(f"cannot look after the drainer: {error.strerror or error}")
+        self._relay.tick(DrainerState.load(self._folder.drainer_state))
+
+    def flush_and_wait(self, owner: SlotOwner, *, deadline_s: float) -> int:
+        """Has everything sealed in the owner's slot delivered, and waits for it.
+
+        Close the slot before `close()`, which rings: the drainer then sees the end at once.
+
+        Args:
+            owner: All of its slot is sealed.
+            deadline_s: Longest wait; on a terminal 2 s suffice once the drainer has said that it cannot deliver.
+
+        Returns:
+            How many segments are left in the spool for the next start.
+        """
+        slot = owner.slot
+        if slot is None or not slot.pending_segments():
+            return 0
+        failed = slot.path / "flush_failed"
+        try:
+            failed.unlink(missing_ok=True)
+            slot.request_flush()
+        except OSError as error:
+            self._tell(f"cannot ask for delivery: {error.strerror}")
+        self._folder.ring()
+        self._wait_for(slot, failed, deadline_s)
+        self.relay()
+        left = len(slot.pending_segments())
+        if left and failed.exists():
+            _log.warning("%d segments stay in the spool: %s", left, failed.read_text(errors="replace"))
+        return left
+
+    def _wait_for(self, slot: Slot, failed: Path, deadline_s: float) -> None:
+        started_s = next_tick_s = self._clock.monotonic_s()
+        while slot.pending_segments():
+            waited_s = self._clock.monotonic_s() - started_s
+            hopeless = self._on_terminal and waited_s >= _TERMINAL_WAIT_S and failed.exists()
+            if waited_s >= deadline_s or hopeless:
+                return
+            if started_s + waited_s >= next_tick_s:
+                self.tick()
+                next_tick_s = started_s + waited_s + _STOPPING_TICK_S
+            time.sleep(_POLL_S)
+
+    def relay(self) -> None:
+        """Relays what the drainer has said until now."""
+        if not self._inert:
+            self._relay.tick(DrainerState.load(self._folder.drainer_state))
+
+    def close(self) -> None:
+        """Leaves relaying to others, and the drainer to itself: it rings, so that an end is seen at once."""
+        self._folder.ring()
+        self._relay.close()
+        if self._child is not None and self._child.process.reap():
+            self._child = None
+
+    def after_fork_in_child(self) -> None:
+        """Forgets a drainer that is the parent's child, not this process's."""
+        self._child = None
+
+    def _decide(self, lock: FileLock) -> None:
+        """Starts a drainer, if it is time and this owner's turn. Under the lock."""
+        state = DrainerState.load(self._folder.drainer_state)
+        if self._count_death(state) or self._backing_off(state):
+            return
+        slot = self._spool_id()
+        if slot is None or (self._wait_for_segment and not self._anything_sealed()):
+            return
+        claim = RetireClaim.load(self._folder)
+        if claim is not None and claim.slot != slot and claim.beats(self._folder, self._settings.owner_born_ns):
+            # The one that asked the last drainer to leave is about to look, too; it has the settings that count.
+            return
+        self._folder.retire.unlink(missing_ok=True)
+        self._start(lock, self._next_state(state, slot))
+
+    def _count_death(self, state: DrainerState) -> bool:
+        """Whether the last drainer was found dead just now."""
+        if state.phase not in (Phase.STARTING, Phase.RUNNING):
+            return False
+        if state.boot_id != boot_id():
+            # The machine went down, or the folder came from another one: nobody's fault.
+            state.failures = 0
+            return False
+        state.failures += 1
+        state.phase = Phase.CRASHED
+        delay_s = min(_RETRY_S_MAX, 2**state.failures - 1)
+        state.retry_at_ns = self._clock.wall_ns() + delay_s * 10**9
+        state.save(self._folder.drainer_state)
+        return True
+
+    def _backing_off(self, state: DrainerState) -> bool:
+        left_ns = state.retry_at_ns - self._clock.wall_ns()
+        # More than the longest delay means that the wall clock was set back.
+        return state.phase is Phase.CRASHED and state.boot_id == boot_id() and 0 < left_ns <= _RETRY_S_MAX * 10**9
+
+    def _next_state(self, state: DrainerState, slot: str) -> DrainerState:
+        nonce = secrets.token_hex(8)
+        return DrainerState(
+            phase=Phase.STARTING,
+            nonce=nonce,
+            version=self._settings.version,
+            born_ns=self._settings.owner_born_ns,
+            hash16=self._settings.hash16(nonce),
+            service_name=self._settings.service_name,
+            slot=slot,
+            boot_id=boot_id(),
+            started_ns=self._clock.wall_ns(),
+            failures=state.failures,
+            destinations=state.destinations,
+        )
+
+    def _start(self, lock: FileLock, state: DrainerState) -> None:
+        state.save(self._folder.drainer_state)
+        self._answered = state.nonce
+        if not self._in_thread:
+            try:
+                process = spawn_drainer(self._command, self._folder, self._settings, lock=lock, nonce=state.nonce)
+            except OSError as error:
+                self._in_thread = True
+                self._tell(f"cannot start a drainer process ({error.strerror}); draining in a thread of this process")
+            else:
+                silent_until_s = self._clock.monotonic_s() + _FIRST_WORD_S
+                self._child = _Child(process, state.nonce, silent_until_s, self._guessed)
+                return
+        if self._start_thread is not None:
+            own = FileLock.adopt_fd(os.dup(lock.fileno()), lock.path)
+            if own is not None:
+                try:
+                    self._start_thread(own, state.nonce)
+                    return
+                except RuntimeError as error:
+                    own.close()
+                    self._tell(f"cannot start a drainer thread ({error})")
+        else:
+            self._tell("no drainer can be started here: records stay in the spool until `infertap drain`")
+        state.phase = Phase.NONE
+        state.save(self._folder.drainer_state)
+
+    def _reap(self, state: DrainerState) -> None:
+        """Looks after the child that this process started."""
+        child = self._child
+        if child is None:
+            return
+        child.heard = child.heard or (state.nonce == child.nonce and state.pid != 0)
+        if child.process.reap():
+            self._child = None
+            if child.guessed and not child.heard:
+                self._in_thread = True
+                self._tell("the interpreter found beside this program cannot drain; draining in a thread")
+        elif not child.heard and state.nonce == child.nonce and self._clock.monotonic_s() >= child.silent_until_s:
+            child.process.kill()
+            self._in_thread = True
+            self._tell("the drainer process said nothing for 10 s and was ended; draining in a thread")
+
+    def _compare(self, state: DrainerState) -> None:
+        """Somebody drains. With our settings? The newest living owner's win."""
+        if state.phase is not Phase.RUNNING or state.nonce == self._answered:
+            return
+        own = self._settings
+        self._answered = state.nonce
+        if state.hash16 == own.hash16(state.nonce) and state.version == own.version:
+            return
+        slot = self._spool_id()
+        newer = own.owner_born_ns > state.born_ns and not is_newer_version(state.version, than=own.version)
+        if state.slot != slot and is_held(self._folder, state.slot):
+            self._tell(
+                f"{own.service_name or 'this process'} and {state.service_name or 'another process'} run with "
+                "different settings for the same destination; the newer one's are used for both"
+            )
+        if not newer or slot is None:
+            return
+        claim = RetireClaim.load(self._folder)
+        if claim is not None and claim.slot != slot and claim.beats(self._folder, own.owner_born_ns):
+            # A still newer one has asked. Should it die before it takes over, the claim is ours again.
+            self._answered = ""
+            return
+        RetireClaim(slot=slot, born_ns=own.owner_born_ns).save(self._folder)
+        self._folder.ring()
+
+    def _spool_id(self) -> str | None:
+        slot = self._owner.slot
+        return slot.spool_id if slot is not None else None
+
+    def _anything_sealed(self) -> bool:
+        return any(list_segments(self._folder.slot_dir(spool_id)) for spool_id in self._folder.slot_ids())
+
+    def _tell(self, message: str) -> None:
+        """Warns, but never says the same twice in a row."""
+        if message != self._told:
+            self._told = message
+            _log.warning("%s", message)
+
+
+def _stdin_is_terminal() -> bool:
+    try:
+        return sys.stdin is not None and sys.stdin.isatty()
+    except ValueError:
+        return False

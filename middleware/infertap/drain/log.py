@@ -1,0 +1,51 @@
+"""The drainer's log: JSON lines in two bounded files of the folder, which one owner relays. No credential gets in."""
+
+import json
+import logging
+import sys
+from logging.handlers import RotatingFileHandler
+
+from infertap.drain.masking import masked
+from infertap.spool.folder import SpoolFolder
+
+LOG_BYTES_MAX = 256 << 10
+"""Of each of the two files."""
+
+
+class JsonLine(logging.Formatter):
+    """One masked JSON object a line: `at`, `level`, `logger`, `message`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.exc_info:
+            message += "\n" + self.formatException(record.exc_info)
+        entry = {"at": record.created, "level": record.levelname, "logger": record.name, "message": masked(message)}
+        return json.dumps(entry)
+
+
+class MaskedText(logging.Formatter):
+    """A masked line for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
+
+
+def log_to_folder(folder: SpoolFolder) -> None:
+    """Sends this process's log records into the folder. Raises OSError."""
+    handler = RotatingFileHandler(folder.drainer_log, maxBytes=LOG_BYTES_MAX, backupCount=1, encoding="utf-8")
+    handler.setFormatter(JsonLine())
+    _install(handler)
+
+
+def log_to_stderr() -> None:
+    """Sends this process's log records to its own stderr, as for a drainer in the foreground."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(MaskedText("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    _install(handler)
+
+
+def _install(handler: logging.Handler) -> None:
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("infertap").setLevel(logging.INFO)

@@ -1,0 +1,52 @@
+"""What a drainer does to its own process before it begins: signals, priority, memory killer, open descriptors."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+NICE = 10
+"""Below the app on a busy core, and still some 9 % of it; at 19 it would not even finish its imports."""
+
+_OOM_SCORE = 500
+_ERROR_BYTES_MAX = 1 << 20
+
+
+def take_signals(on_term: Callable[[], None]) -> None:
+    """Sets every signal that matters: mask and ignored signals are inherited from whichever thread spawned us.
+
+    SIGTERM calls `on_term`. A terminal's signals are for the app.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: on_term())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def step_back() -> None:
+    """Gives way to the app: processor time, and the first place when memory runs out. What is refused is left out."""
+    with contextlib.suppress(OSError):
+        os.nice(NICE)
+    # With autogroups, a session's niceness counts only inside the session.
+    for path, value in (("/proc/self/autogroup", NICE), ("/proc/self/oom_score_adj", _OOM_SCORE)):
+        with contextlib.suppress(OSError), open(path, "w") as file:
+            file.write(str(value))
+
+
+def resident_bytes() -> int:
+    """This process's resident memory; 0 where the platform does not tell."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def bound_error_file() -> None:
+    """Empties stderr's file where it has grown too large: whatever fills it, it must not fill the disk."""
+    with contextlib.suppress(OSError, ValueError):
+        fd = sys.stderr.fileno()
+        if os.fstat(fd).st_size > _ERROR_BYTES_MAX:
+            os.ftruncate(fd, 0)

@@ -1,0 +1,91 @@
+"""What infertap says about itself in the log: typed events, each with its level, its words and its rate limit.
+
+Never a body, never a header value, never a credential: messages carry names, counts and causes.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+LOGGER_NAME = "infertap"
+_REPEAT_AFTER_S = 60.0
+
+
+@dataclass(slots=True)
+class EventLog:
+    """Writes events to the logger `infertap`; installs no handler."""
+
+    _last_said: dict[str, float] = field(default_factory=dict)
+    _suppressed: dict[str, int] = field(default_factory=dict)
+
+    def starting(self, line: str, warnings: Iterable[str], conflict: str | None) -> None:
+        """The one line at every start, and what is wrong beside it."""
+        logger = _logger()
+        _say(logger, line)
+        for warning in warnings:
+            logger.warning("%s", warning)
+        if conflict is not None:
+            logger.warning("%s", conflict)
+
+    def not_recording(self, problems: Sequence[str]) -> None:
+        """Wrong settings where a start cannot be refused."""
+        _logger().error("infertap records nothing, because its settings are wrong:\n%s", "\n".join(problems))
+
+    def spool_failed(self, error: Exception) -> None:
+        """The spool took nothing; rate limited."""
+        self._limited("spool", logging.WARNING, f"records are being lost: {error}")
+
+    def record_failed(self, error: Exception) -> None:
+        """A record could not be built: a bug of ours. Names the place, never the content."""
+        self._limited("record", logging.ERROR, f"a record was lost: {_place(error)}")
+
+    def capture_failed(self, error: Exception) -> None:
+        """The capture itself failed: a bug of ours, or a message that is not ASGI."""
+        self._limited("capture", logging.ERROR, f"a request was not recorded completely: {_place(error)}")
+
+    def queue_full(self, count: int) -> None:
+        """Records were dropped because the worker lags."""
+        self._limited("queue", logging.WARNING, f"{count} records were dropped: queue_bytes_max is reached")
+
+    def stopped(self, kept: int, waiting: int, folder: object) -> None:
+        """The last line: how much went out and how much waits."""
+        if waiting:
+            _logger().warning("%d requests recorded; %d segments wait in %s for the next start", kept, waiting, folder)
+        else:
+            _say(_logger(), f"{kept} requests recorded, all delivered")
+
+    def _limited(self, key: str, level: int, message: str) -> None:
+        now = time.monotonic()
+        last = self._last_said.get(key)
+        if last is not None and now - last < _REPEAT_AFTER_S:
+            self._suppressed[key] = self._suppressed.get(key, 0) + 1
+            return
+        self._last_said[key] = now
+        more = self._suppressed.pop(key, 0)
+        _logger().log(level, "%s%s", message, f" ({more} more like this)" if more else "")
+
+
+def _say(logger: logging.Logger, line: str) -> None:
+    """An INFO line that is seen where nobody has configured logging (a bare uvicorn), too."""
+    if logger.hasHandlers():
+        logger.info("%s", line)
+    else:
+        print(f"infertap: {line}", file=sys.stderr, flush=True)
+
+
+def _logger() -> logging.Logger:
+    logger = logging.getLogger(LOGGER_NAME)
+    # An app's dictConfig disables loggers that existed before it; ours must still be heard.
+    logger.disabled = False
+    return logger
+
+
+def _place(error: Exception) -> str:
+    """Exception type and code position. Its text may hold content, so it is not said."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" at {trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace is not None else ""
+    return f"{type(error).__name__}{where}"

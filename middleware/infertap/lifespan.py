@@ -1,0 +1,90 @@
+"""The lifespan of a wrapped app: the pipeline starts before the app and stops after it, also where the app has none."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from infertap.build import prepare
+from infertap.config import Config
+from infertap.errors import ConfigError
+from infertap.pipeline import Idle, Pipeline
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Lifespan:
+    """One run of the lifespan protocol.
+
+    Args:
+        app: The wrapped app; it may not speak lifespan at all.
+        config: As given to the middleware.
+        adopt: Takes the started recorder, and None once it has stopped.
+    """
+
+    def __init__(self, app: ASGIApp, config: Config | None, adopt: Callable[[Pipeline | Idle | None], None]) -> None:
+        self._app = app
+        self._config = config
+        self._adopt = adopt
+        self._recorder: Pipeline | Idle | None = None
+        self._app_answered = False
+
+    async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the protocol until shutdown. Raises what the app raises once it has answered startup."""
+        startup: Message | None = await receive()
+        try:
+            # Files are made and modules imported here, at start-up and off the event loop, never in a request.
+            self._recorder = await asyncio.to_thread(_prepare_and_start, self._config)
+        except ConfigError as error:
+            await send({"type": "lifespan.startup.failed", "message": f"infertap cannot start:\n{error}"})
+            return
+        self._adopt(self._recorder)
+
+        async def receive_for_app() -> Message:
+            nonlocal startup
+            first, startup = startup, None
+            return first if first is not None else await receive()
+
+        async def send_for_app(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self._app_answered = True
+            elif message["type"].startswith("lifespan."):
+                self._app_answered = True
+                await self._stop()
+            await send(message)
+
+        try:
+            await self._app(scope, receive_for_app, send_for_app)
+        except Exception:
+            if self._app_answered:
+                raise
+            # The app does not speak lifespan; we do, or nothing would be drained at shutdown.
+        finally:
+            if self._app_answered:
+                await self._stop()
+        if not self._app_answered:
+            await self._serve_alone(receive, send)
+
+    async def _serve_alone(self, receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        finally:
+            await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _stop(self) -> None:
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            await asyncio.to_thread(recorder.stop)
+            self._adopt(None)
+
+
+def _prepare_and_start(config: Config | None) -> Pipeline | Idle:
+    recorder = prepare(config)
+    recorder.start()
+    recorder.wait_ready()
+    return recorder

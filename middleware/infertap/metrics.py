@@ -1,0 +1,136 @@
+"""Prometheus metrics of one spool folder: summed over its slots and its drainer, so right under several workers too."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from infertap._version import __version__
+from infertap.choice import Choice
+from infertap.clock import Clock, SystemClock
+from infertap.errors import SpoolError
+from infertap.record import LossCause
+from infertap.spool.folder import SpoolFolder, list_segments
+from infertap.spool.jsonfile import read_json
+from infertap.spool.page import PageView
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class FolderCollector(Collector):
+    """Reads pages, segments and the drainer's state at each scrape; keeps nothing in between."""
+
+    def __init__(self, choice: Choice, clock: Clock) -> None:
+        self._choice = choice
+        self._folder = SpoolFolder(choice.folder)
+        self._clock = clock
+
+    def collect(self) -> Iterable[Metric]:
+        info = GaugeMetricFamily("infertap_info", "Version and destination.", labels=("version", "destination"))
+        info.add_metric((__version__, self._choice.kind), 1)
+        yield info
+        conflict = GaugeMetricFamily(
+            "infertap_destination_conflict", "1 where tables are set but not written, because OTLP won."
+        )
+        conflict.add_metric((), int(self._choice.conflict is not None))
+        yield conflict
+        pages = list(self._pages())
+        yield from self._requests(pages)
+        yield from self._spool(pages)
+        yield from self._drainer()
+
+    def _pages(self) -> Iterable[PageView]:
+        for spool_id in self._folder.slot_ids():
+            try:
+                yield PageView.read(self._folder.slot_dir(spool_id) / "page")
+            except SpoolError:
+                continue  # the slot ended while we looked
+
+    def _requests(self, pages: list[PageView]) -> Iterable[Metric]:
+        for name, words in (
+            ("seen", "Requests that arrived at recorded paths."),
+            ("finished", "Requests whose exchange has ended."),
+            ("kept", "Rows that are durable in the spool or beyond."),
+        ):
+            counter = CounterMetricFamily(f"infertap_requests_{name}", words)
+            counter.add_metric((), sum(getattr(page, name) for page in pages))
+            yield counter
+        lost = CounterMetricFamily("infertap_requests_lost", "Requests whose records were lost.", labels=("cause",))
+        for cause in LossCause:
+            lost.add_metric((cause.value,), sum(page.lost.get(cause, 0) for page in pages))
+        yield lost
+
+    def _spool(self, pages: list[PageView]) -> Iterable[Metric]:
+        now_ns = self._clock.wall_ns()
+        oldest = [page.oldest_unspooled_ns for page in pages if page.oldest_unspooled_ns]
+        waiting = sum(len(list_segments(self._folder.slot_dir(spool_id))) for spool_id in self._folder.slot_ids())
+        for name, words, value in (
+            ("infertap_queue_bytes", "Bytes captured or queued in memory.", sum(page.queue_bytes for page in pages)),
+            (
+                "infertap_oldest_unspooled_seconds",
+                "Age of the oldest request that is not on disk yet.",
+                max(0, now_ns - min(oldest)) / 1e9 if oldest else 0.0,
+            ),
+            ("infertap_spool_bytes", "Bytes of segments on disk.", self._folder.size_bytes()),
+            ("infertap_spool_segments_waiting", "Sealed segments that are not delivered.", waiting),
+            ("infertap_slots", "Pipelines that have a slot in this folder.", len(pages)),
+        ):
+            gauge = GaugeMetricFamily(name, words)
+            gauge.add_metric((), value)
+            yield gauge
+
+    def _drainer(self) -> Iterable[Metric]:
+        state = read_json(self._folder.drainer_state) or {}
+        up = GaugeMetricFamily("infertap_drainer_up", "1 while a drainer says that it is running.")
+        up.add_metric((), int(state.get("state") == "running"))
+        yield up
+        delivered = CounterMetricFamily("infertap_delivered_records", "Records delivered.", labels=("destination",))
+        failing = GaugeMetricFamily("infertap_destination_failing", "1 while delivery fails.", labels=("destination",))
+        for name, facts in (state.get("destinations") or {}).items():
+            delivered.add_metric((name,), facts.get("records", 0))
+            failing.add_metric((name,), int(bool(facts.get("last_error"))))
+        yield delivered
+        yield failing
+
+
+class MetricsApp:
+    """ASGI app that answers with the metrics.
+
+    Args:
+        choice: Whose folder. None: that of the `InferenceMiddleware` which the request came through.
+    """
+
+    def __init__(self, choice: Choice | None = None) -> None:
+        self._choice = choice
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        choice = self._choice or getattr(scope.get("infertap"), "choice", None)
+        if choice is None:
+            await _answer(send, 503, "text/plain", b"no InferenceMiddleware records in front of this app\n")
+            return
+        body = await asyncio.to_thread(_rendered, choice)
+        await _answer(send, 200, CONTENT_TYPE_LATEST, body)
+
+
+metrics_app = MetricsApp()
+"""Mount it where there is no sidecar: `app.mount("/metrics", metrics_app)`."""
+
+
+def _rendered(choice: Choice) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(FolderCollector(choice, SystemClock()))
+    return generate_latest(registry)
+
+
+async def _answer(send: Send, status: int, media_type: str, body: bytes) -> None:
+    headers = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,280 @@
+"""From what was seen to what is kept: `Exchange` to `InferenceRecord`, `ChildSpan` to `SpanRecord`; on the worker."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from infertap.processors.bodies import REQUEST, RESPONSE, BodyProcessor, Side, StoredBody
+from infertap.processors.media import MediaType, parse_media_type
+from infertap.processors.redact import Redactor
+from infertap.processors.secret_names import MARK, SecretNames, redact_text
+from infertap.record import (
+    EndReason,
+    ErrorCode,
+    Exchange,
+    Headers,
+    InferenceRecord,
+    ServerSpanFacts,
+    SpanFacts,
+    SpanRecord,
+    TraceIds,
+    request_id,
+)
+from infertap.trace import ChildSpan
+from infertap.trace_context import PureSampler, derive_ids
+
+_ID_CHARACTERS_MAX = 256
+_SPAN_HEADERS = ("host", "user-agent")
+
+
+class AssemblySettings(NamedTuple):
+    """What the assembly needs of the configuration."""
+
+    content: str
+    inline_bytes_max: int
+    served_entity_id: str
+    requester_header: str | None
+    capture_headers: Iterable[str]
+    redact_keys: Iterable[str]
+    span_request_headers: Iterable[str]
+    """Headers that OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST names; `.*` patterns are not supported."""
+    span_response_headers: Iterable[str]
+    sampler: PureSampler | None
+
+
+class Assembler:
+    """Builds records. Everything it returns has been redacted."""
+
+    __slots__ = ("_allowed", "_bodies", "_redactor", "_settings", "_span_request", "_span_response", "_version")
+
+    def __init__(self, settings: AssemblySettings) -> None:
+        names = SecretNames(settings.redact_keys)
+        self._settings = settings
+        self._redactor = Redactor(names)
+        self._bodies = BodyProcessor(self._redactor, settings.inline_bytes_max)
+        self._allowed = frozenset(name.lower() for name in settings.capture_headers)
+        self._span_request = frozenset((*_SPAN_HEADERS, *(name.lower() for name in settings.span_request_headers)))
+        self._span_response = frozenset(name.lower() for name in settings.span_response_headers)
+        self._version = names.version
+
+    def record(self, exchange: Exchange) -> InferenceRecord:
+        """The row of one exchange and, where its span is sampled, the facts of its server span."""
+        request_headers = _decoded(exchange.scope.headers)
+        response_headers = _decoded(exchange.response_headers)
+        ids = exchange.trace or self._derive(exchange)
+        record = self._facts(exchange, ids)
+        record.query = self._redactor.query(exchange.scope.query_string.decode("utf-8", "backslashreplace"))[0]
+        record.client_request_id = self._one(request_headers, "x-request-id")
+        if self._settings.requester_header is not None:
+            record.requester = self._one(request_headers, self._settings.requester_header.lower())
+        if exchange.error_message:
+            record.error_message = redact_text(exchange.error_message)[0]
+        for name, value in (exchange.tags or {}).items():
+            record.tags[name], hits = self._redactor.attribute(name, value)
+            record.redacted_count += hits
+        self._fill_bodies(record, exchange, request_headers, response_headers)
+        if ids.trace_flags & 1:
+            record.span = self._span(exchange, ids, request_headers, response_headers)
+        return record
+
+    def _derive(self, exchange: Exchange) -> TraceIds:
+        traceparent = next((value for name, value in exchange.scope.headers if name == b"traceparent"), None)
+        return derive_ids(traceparent, exchange.bits, self._settings.sampler)
+
+    def _facts(self, exchange: Exchange, ids: TraceIds) -> InferenceRecord:
+        """The columns that are copied or counted."""
+        return InferenceRecord(
+            request_id=request_id(exchange.started_at_ns, exchange.bits),
+            request_time=exchange.started_at_ns // 1_000,
+            status_code=exchange.status_code,
+            execution_duration_ms=exchange.duration_ns // 1_000_000,
+            served_entity_id=self._settings.served_entity_id,
+            trace_id=f"{ids.trace_id:032x}",
+            span_id=f"{ids.span_id:016x}",
+            parent_span_id=f"{ids.parent_span_id:016x}" if ids.parent_span_id else None,
+            method=exchange.scope.method,
+            path=redact_text(exchange.scope.path)[0],
+            request_bytes=exchange.request_bytes,
+            response_bytes=exchange.response_bytes,
+            duration_ns=exchange.duration_ns,
+            time_to_first_chunk_ns=exchange.first_chunk_ns if exchange.first_chunk_ns >= 0 else None,
+            chunk_count=exchange.chunk_count,
+            end_reason=exchange.end_reason,
+            error_type=exchange.error_type,
+            redaction_version=self._version,
+            logging_error_codes=list(exchange.codes),
+        )
+
+    def _fill_bodies(
+        self,
+        record: InferenceRecord,
+        exchange: Exchange,
+        request_headers: dict[str, str],
+        response_headers: dict[str, str],
+    ) -> None:
+        request_type = parse_media_type(request_headers.get("content-type"))
+        response_type = parse_media_type(response_headers.get("content-type"))
+        record.request_content_type, record.response_content_type = request_type.name, response_type.name
+        several = exchange.chunk_count > 1 and "content-length" not in response_headers
+        record.is_stream = response_type.streams or several
+        if not exchange.request_complete and exchange.request_bytes == 0 and _announces_body(request_headers):
+            record.logging_error_codes.append(ErrorCode.REQUEST_NOT_READ.value)
+        whole = exchange.end_reason == EndReason.COMPLETE.value
+        if not whole and exchange.response_bytes:
+            record.logging_error_codes.append(ErrorCode.RESPONSE_INCOMPLETE.value)
+        if self._settings.content == "metadata":
+            return
+        record.request_headers = self._headers(request_headers)
+        record.response_headers = self._headers(response_headers)
+        request = self._body(
+            exchange,
+            request_headers,
+            request_type,
+            REQUEST,
+            whole=exchange.request_complete,
+        )
+        response = self._body(exchange, response_headers, response_type, RESPONSE, whole=whole)
+        for stored in (request, response):
+            record.redacted_count += stored.redacted
+            if stored.code is not None:
+                record.logging_error_codes.append(stored.code)
+        record.request, record.request_sha256 = request.text, request.sha256
+        record.response, record.response_sha256 = response.text, response.sha256
+        record.request_encoding = "text" if request.text is not None else None
+        record.response_encoding = "text" if response.text is not None else None
+
+    def _body(
+        self,
+        exchange: Exchange,
+        headers: dict[str, str],
+        media: MediaType,
+        side: Side,
+        *,
+        whole: bool,
+    ) -> StoredBody:
+        request = side is REQUEST
+        chunks = exchange.request_chunks if request else exchange.response_chunks
+        passed = exchange.request_bytes if request else exchange.response_bytes
+        absent = not request and not exchange.response_started
+        if absent or (passed and not chunks):
+            # There is none, or the capture let it go and said why.
+            return StoredBody(None, None, None, 0)
+        raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return self._bodies.store(raw, media, headers.get("content-encoding"), side, whole=whole)
+
+    def _headers(self, headers: dict[str, str]) -> dict[str, str]:
+        field = self._redactor.field
+        return {name: field(name, value) for name, value in headers.items() if name in self._allowed}
+
+    def _one(self, headers: dict[str, str], name: str) -> str | None:
+        value = headers.get(name)
+        return None if value is None else self._redactor.field(name, value)[:_ID_CHARACTERS_MAX]
+
+    def _span(
+        self,
+        exchange: Exchange,
+        ids: TraceIds,
+        request_headers: dict[str, str],
+        response_headers: dict[str, str],
+    ) -> ServerSpanFacts:
+        scope = exchange.scope
+        field = self._redactor.field
+        parent = ids.span_id if ids.foreign else ids.parent_span_id
+        span = ServerSpanFacts(
+            kind="INTERNAL" if ids.foreign else "SERVER",
+            span_id=f"{ids.own_span_id if ids.foreign else ids.span_id:016x}",
+            parent_span_id=f"{parent:016x}" if parent else None,
+            trace_state=ids.trace_state,
+            trace_flags=ids.trace_flags,
+            http_version=scope.http_version,
+            scheme=scope.scheme,
+            root_path=scope.root_path,
+            server=list(scope.server) if scope.server else None,
+            client=list(scope.client) if scope.client else None,
+            headers=[[name, field(name, text)] for name, text in request_headers.items() if name in self._span_request],
+            response_headers=[
+                [name, field(name, text)] for name, text in response_headers.items() if name in self._span_response
+            ],
+            route=exchange.route,
+        )
+        if exchange.span_facts is not None:
+            self._app_facts(span, exchange.span_facts)
+        return span
+
+    def _app_facts(self, span: ServerSpanFacts, facts: SpanFacts) -> None:
+        span.name = redact_text(facts.name)[0] if facts.name else None
+        span.attributes = self._attributes(facts.attributes)
+        span.events = [[name, at_ns, self._attributes(values)] for name, at_ns, values in facts.events]
+        span.links = [
+            [f"{trace_id:032x}", f"{span_id:016x}", flags, self._attributes(values)]
+            for trace_id, span_id, flags, values in facts.links
+        ]
+        span.status = self._status(facts.status)
+
+    def span(self, child: ChildSpan) -> SpanRecord:
+        """A finished child span."""
+        ids = child.resolve()
+        facts = child.facts()
+        record = SpanRecord(
+            trace_id=f"{ids.trace_id:032x}",
+            span_id=f"{ids.span_id:016x}",
+            parent_span_id=f"{ids.parent_span_id:016x}" if ids.parent_span_id else None,
+            name=redact_text(child.name)[0],
+            kind="INTERNAL",
+            start_ns=child.start_ns,
+            end_ns=child.end_ns,
+            trace_state=ids.trace_state,
+            trace_flags=ids.trace_flags,
+            scope_name="infertap",
+            request_id=request_id(*child.request_key),
+        )
+        if facts is not None:
+            record.attributes = self._attributes(facts.attributes)
+            record.events = [[name, at_ns, self._attributes(values)] for name, at_ns, values in facts.events]
+            record.links = [
+                [f"{trace_id:032x}", f"{span_id:016x}", flags, self._attributes(values)]
+                for trace_id, span_id, flags, values in facts.links
+            ]
+            record.status = self._status(facts.status)
+        return record
+
+    def _attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for name, value in attributes.items():
+            if self._settings.content == "metadata" and name in ("input.value", "output.value"):
+                continue
+            try:
+                kept[name] = self._redactor.attribute(name, _plain(value))[0]
+            except Exception:
+                # The privacy law again: what cannot be redacted is not kept.
+                kept[name] = MARK
+        return kept
+
+    def _status(self, status: tuple[str, str | None] | None) -> list[Any] | None:
+        if status is None:
+            return None
+        code, description = status
+        return [code, redact_text(description)[0] if description else None]
+
+
+def _plain(value: Any) -> Any:
+    """OpenTelemetry's attribute types, and text for everything else."""
+    if isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def _decoded(headers: Headers) -> dict[str, str]:
+    """Lower-case names; repeated headers joined by ", " as RFC 9110 has it. Latin-1 cannot fail."""
+    decoded: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        decoded[name] = f"{decoded[name]}, {value}" if name in decoded else value
+    return decoded
+
+
+def _announces_body(headers: dict[str, str]) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers

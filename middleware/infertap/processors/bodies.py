@@ -1,0 +1,86 @@
+"""One body on its way to a row: decode, redact, fit, in this order; or a reason why it is not there."""
+
+import hashlib
+from typing import NamedTuple
+
+from infertap.processors.decode import BinaryError, TooLargeError, UndecodableError, decode
+from infertap.processors.media import Kind, MediaType
+from infertap.processors.redact import Redactor
+from infertap.record import ErrorCode
+
+
+class Side(NamedTuple):
+    """The reason codes of one side of an exchange."""
+
+    binary: ErrorCode
+    undecodable: ErrorCode
+    over_inline: ErrorCode
+    redaction_failed: ErrorCode
+
+
+REQUEST = Side(
+    ErrorCode.REQUEST_BINARY_WITHHELD,
+    ErrorCode.REQUEST_UNDECODABLE,
+    ErrorCode.REQUEST_OVER_INLINE_LIMIT,
+    ErrorCode.REQUEST_REDACTION_FAILED,
+)
+RESPONSE = Side(
+    ErrorCode.RESPONSE_BINARY_WITHHELD,
+    ErrorCode.RESPONSE_UNDECODABLE,
+    ErrorCode.RESPONSE_OVER_INLINE_LIMIT,
+    ErrorCode.RESPONSE_REDACTION_FAILED,
+)
+
+
+class StoredBody(NamedTuple):
+    """What a row holds of a body: the text and its hash, or the code that says why not."""
+
+    text: str | None
+    sha256: str | None
+    code: str | None
+    redacted: int
+
+
+class BodyProcessor:
+    """Turns raw bodies into stored ones. Never raises.
+
+    Args:
+        inline_bytes_max: Largest text (UTF-8 bytes) that a row holds. A larger body is withheld before it is parsed;
+            what redaction would have taken out of it does not make it fit.
+    """
+
+    __slots__ = ("_inline_bytes_max", "_redactor")
+
+    def __init__(self, redactor: Redactor, inline_bytes_max: int) -> None:
+        self._redactor = redactor
+        self._inline_bytes_max = inline_bytes_max
+
+    def store(self, raw: bytes, media: MediaType, coding: str | None, side: Side, *, whole: bool) -> StoredBody:
+        """Decode, redact, fit.
+
+        Args:
+            raw: The bytes that passed.
+            whole: False for a body that ended before its time: it cannot be parsed, so it is redacted by pattern.
+        """
+        if not raw:
+            return StoredBody("", hashlib.sha256(b"").hexdigest(), None, 0)
+        try:
+            text = decode(raw, media, coding, bytes_max=self._inline_bytes_max)
+        except BinaryError:
+            return StoredBody(None, None, side.binary.value, 0)
+        except TooLargeError:
+            return StoredBody(None, None, side.over_inline.value, 0)
+        except UndecodableError:
+            return StoredBody(None, None, side.undecodable.value, 0)
+        kind = media.kind
+        if not whole and kind in (Kind.JSON, Kind.MULTIPART):
+            kind = Kind.TEXT
+        try:
+            text, redacted = self._redactor.body(text, kind, boundary=media.boundary)
+            stored = text.encode()
+        except Exception:
+            # The privacy law: whatever went wrong, the body is withheld.
+            return StoredBody(None, None, side.redaction_failed.value, 0)
+        if len(stored) > self._inline_bytes_max:
+            return StoredBody(None, None, side.over_inline.value, redacted)
+        return StoredBody(text, hashlib.sha256(stored).hexdigest(), None, redacted)

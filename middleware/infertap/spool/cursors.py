@@ -1,0 +1,67 @@
+"""How far each destination has come in a slot, and what the drainer alone decided about its records.
+
+For a destination with transactions of its own (the table) the cursor is only a hint.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from infertap.spool.folder import SpoolFolder
+from infertap.spool.jsonfile import read_json, write_json_atomic
+
+OutcomeKey = tuple[int, str, str, str]
+"""(epoch minute of arrival, destination, outcome, cause or "")."""
+
+
+@dataclass(slots=True)
+class Cursors:
+    """One slot's cursors. Belongs to the drainer's thread."""
+
+    spool_id: str
+    segment_nos: dict[str, int] = field(default_factory=dict)
+    """destination -> highest segment number that it has passed."""
+    outcomes: dict[OutcomeKey, int] = field(default_factory=dict)
+    """Cumulative over the slot's life."""
+
+    @classmethod
+    def load(cls, folder: SpoolFolder, spool_id: str) -> Self:
+        """Reads the slot's cursors. Of a missing or damaged file they are empty: what is still there goes out again."""
+        data = read_json(folder.cursor(spool_id)) or {}
+        try:
+            return cls(spool_id, _parse_segment_nos(data), _parse_outcomes(data))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return cls(spool_id)
+
+    def save(self, folder: SpoolFolder) -> None:
+        """Replaces the file, durable. Raises OSError, the old file untouched."""
+        data = {
+            "destinations": {name: {"segment_no": number} for name, number in self.segment_nos.items()},
+            "outcomes": {"|".join(map(str, key)): count for key, count in self.outcomes.items()},
+        }
+        write_json_atomic(folder.cursor(self.spool_id), data)
+
+    def segment_no(self, destination: str) -> int:
+        """Highest segment number that `destination` has passed; 0 before the first."""
+        return self.segment_nos.get(destination, 0)
+
+    def advance(self, destination: str, segment_no: int) -> None:
+        """Moves a cursor forward; a lower number changes nothing."""
+        self.segment_nos[destination] = max(segment_no, self.segment_no(destination))
+
+    def add(self, increments: Mapping[OutcomeKey, int]) -> None:
+        """Adds to the cumulative outcomes."""
+        for key, count in increments.items():
+            self.outcomes[key] = self.outcomes.get(key, 0) + count
+
+
+def _parse_segment_nos(data: Mapping[str, Any]) -> dict[str, int]:
+    return {name: int(cursor["segment_no"]) for name, cursor in data.get("destinations", {}).items()}
+
+
+def _parse_outcomes(data: Mapping[str, Any]) -> dict[OutcomeKey, int]:
+    outcomes: dict[OutcomeKey, int] = {}
+    for text, count in data.get("outcomes", {}).items():
+        minute, destination, outcome, cause = text.split("|")
+        outcomes[int(minute), destination, outcome, cause] = int(count)
+    return outcomes

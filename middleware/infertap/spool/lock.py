@@ -1,0 +1,88 @@
+"""A lock that dies with its process: the only way in which processes here know of each other.
+
+1. `flock`, never `lockf`: it belongs to the open file, so it can be handed down to a child process, it conflicts
+   within one process, and process ids (which mean nothing across namespaces) play no part.
+2. A lock is only ever closed, never unlocked: an explicit unlock in a forked child would take it from its parent.
+3. A lock on a file that its path no longer names protects nothing, so it counts as not taken.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+from infertap.spool.forks import close_in_forked_child
+
+
+class FileLock:
+    """An exclusive lock on one file, held until `close()` or the end of the process."""
+
+    __slots__ = ("__weakref__", "_fd", "path")
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self._fd = fd
+        self.path = path
+        close_in_forked_child(self)
+
+    @classmethod
+    def try_acquire(cls, path: Path, *, create: bool = True) -> Self | None:
+        """Takes the lock without waiting; about 11 us.
+
+        Returns:
+            None where somebody else (or another lock of this process) holds it, or where the file is not there.
+
+        Raises:
+            OSError: The file cannot be opened, or the file system has no locks.
+        """
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+        try:
+            fd = os.open(path, flags, 0o600)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return cls(fd, path)._locked()
+
+    @classmethod
+    def adopt_fd(cls, fd: int, path: Path) -> Self | None:
+        """Takes over a locked descriptor that a parent process handed down; it is close-on-exec from here on.
+
+        Returns:
+            None (and the descriptor is closed) where it is not this path's file or somebody else holds the lock.
+        """
+        os.set_inheritable(fd, False)
+        return cls(fd, path)._locked()
+
+    def fileno(self) -> int:
+        """The locked descriptor, for handing down; -1 once closed."""
+        return self._fd
+
+    def still_there(self) -> bool:
+        """Whether the path still names the locked file; false for ever once closed."""
+        if self._fd < 0:
+            return False
+        try:
+            named = os.stat(self.path)
+        except OSError:
+            return False
+        return os.path.samestat(named, os.fstat(self._fd))
+
+    def close(self) -> None:
+        """Gives the lock up, unless a child process was handed the descriptor. Safe twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    after_fork_in_child = close
+
+    def _locked(self) -> Self | None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            return None
+        except OSError:
+            self.close()
+            raise
+        if self.still_there():
+            return self
+        self.close()
+        return None

@@ -1,0 +1,95 @@
+"""The page `docs/tables.md`, made from the schema so that it cannot disagree with it.
+
+`python -m infertap.tables.document > docs/tables.md` writes it; a test says whether the file is current.
+"""
+
+import sys
+
+from infertap.tables.schema import INFERENCE, LEDGER, SPANS, TableSchema
+
+_INTRODUCTION = """\
+# The tables
+
+<!-- Made by `python -m infertap.tables.document > docs/tables.md`; change `middleware/infertap/tables/` instead. -->
+
+infertap writes three Delta tables below one root: `inference` with a row for each request, `spans` with a row for each
+span of a sampled trace, and `ledger` with counts that say whether the other two are complete. Any Delta reader opens
+them. They join by `request_id`, and by `trace_id` and `span_id`.
+
+- TIMESTAMP columns hold microseconds, UTC. Partition columns are UTC days: name them in a query, and it reads less.
+- MAP, ARRAY and STRUCT columns are never NULL but empty, because engines disagree about NULL there.
+- You may add columns; infertap leaves them NULL. Rows that break a CHECK constraint of yours go to `parked/` in the
+  spool, and count as `lost` with the cause `parked`. A NOT NULL column of yours stops the delivery: the spool fills.
+- The Delta log and the Parquet footers hold minima and maxima of ids, times and numbers only, never of content.
+- A local root has mode 0700, its files 0600, and a `.gitignore` that keeps all of it out of a repository.
+- A stream that reads a table must not lag by more than two days: that is how long log and replaced files are kept.
+"""
+
+_ABOUT = {
+    INFERENCE.name: "One row for each request. Names and types up to `requester` are those of Databricks' AI-Gateway "
+    "inference table, with `request_id` for `databricks_request_id`.",
+    SPANS.name: "One row for each span: names and types of Unity Catalog's OpenTelemetry span table, version 2, with "
+    "attributes as JSON text instead of VARIANT. The server span of a request is here without the bodies.",
+    LEDGER.name: "Counts to add up. A row says how many requests more than the rows before it.",
+}
+
+_AFTER = {
+    SPANS.name: """\
+A view for Databricks, where VARIANT exists:
+
+```sql
+CREATE VIEW spans_variant AS SELECT * EXCEPT (attributes), parse_json(attributes) AS attributes FROM spans
+```
+""",
+    LEDGER.name: """\
+What the outcomes mean, for the requests that arrived in a minute:
+
+| outcome | destination | meaning |
+|---|---|---|
+| `seen` | null | requests that arrived, without excluded paths |
+| `kept` | null | rows that went into the spool |
+| `sampled` | null, or the destination | left out by a rule; for `otlp`, by the trace's sampling decision |
+| `lost` | null, or the destination | see `cause`; null where it was lost before the spool, for every destination |
+| `written` | the destination | delivered: for `table`, rows in `inference` |
+
+For each destination, with the counts without destination added: `seen = written + sampled + lost + waiting`. What waits
+is in the spool. Counts are sums, and an increment may be negative where an earlier one is corrected:
+
+```sql
+SELECT minute, destination, outcome, cause, sum(count) AS requests
+FROM ledger WHERE date = DATE '2026-01-31' GROUP BY 1, 2, 3, 4 ORDER BY 1
+```
+
+`segment_no` is the highest segment of the slot that was counted in the same commit: all rows of `inference` up to that
+segment are in its counts.
+""",
+}
+
+
+def document() -> str:
+    """The whole page, Markdown."""
+    return "\n".join([_INTRODUCTION, *(_section(table) for table in (INFERENCE, SPANS, LEDGER))])
+
+
+def _section(table: TableSchema) -> str:
+    lines = [
+        f"## `{table.name}`",
+        "",
+        _ABOUT[table.name],
+        "",
+        "| column | type | meaning | filled by |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{column.name}` | `{column.type}` | {column.meaning} | {column.filled_by} |" for column in table.columns
+    ]
+    lines += [
+        "",
+        f"Partitioned by `{table.partition_by}`; statistics for {', '.join(f'`{s}`' for s in table.statistics)}.",
+        "",
+    ]
+    return "\n".join(lines) + (f"\n{_AFTER[table.name]}" if table.name in _AFTER else "")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

@@ -1,0 +1,170 @@
+"""The trace context of a request: who its parent is, whether its span is sampled, which ids it gets.
+
+1. Where the standard propagators and samplers are configured, ids are derived lazily from the raw `traceparent` and
+   256 random bits, by one pure function (`derive_ids`) that the event loop and the worker both may call.
+2. Anything else (a tracestate, baggage, another propagator, a custom sampler) is resolved eagerly, once, at arrival.
+"""
+
+import os
+import random
+import re
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from opentelemetry import context as otel_context
+from opentelemetry import propagate
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.sdk.trace.sampling import Decision, Sampler
+from opentelemetry.sdk.trace.sampling import _get_from_env_or_default as sampler_from_environment
+from opentelemetry.trace import SpanKind, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from infertap.record import Headers, TraceIds
+
+_TRACEPARENT = re.compile(rb"[ \t]*([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?[ \t]*")
+_MASK_64 = (1 << 64) - 1
+
+# Own generator: the global one repeats after an app's random.seed(42), and an unseeded child repeats its parent.
+_random = random.Random()
+os.register_at_fork(after_in_child=_random.seed)
+
+random_bits: Callable[[int], int] = _random.getrandbits
+"""`random_bits(256)`: the bits that a request's ids are cut from. Not secret."""
+
+
+def new_span_id() -> int:
+    """A random span id, never 0."""
+    return random_bits(64) or 1
+
+
+def parse_traceparent(raw: bytes) -> tuple[int, int, int] | None:
+    """(trace_id, parent span_id, flags) by the rules of OpenTelemetry's own parser; None where it is invalid."""
+    match = _TRACEPARENT.fullmatch(raw)
+    if match is None:
+        return None
+    version, trace, span, flags, rest = match.groups()
+    if version == b"ff" or (version == b"00" and rest):
+        return None
+    trace_id, span_id = int(trace, 16), int(span, 16)
+    if trace_id == 0 or span_id == 0:
+        return None
+    return trace_id, span_id, int(flags, 16)
+
+
+class PureSampler:
+    """The standard samplers that decide from the trace id and the parent's flag alone."""
+
+    __slots__ = ("_bound", "_parent_based")
+
+    def __init__(self, *, ratio: float, parent_based: bool) -> None:
+        # The SDK compares the low 64 bits of the trace id with this bound; the same id must get the same verdict.
+        self._bound = round(ratio * (1 << 64))
+        self._parent_based = parent_based
+
+    def sampled(self, trace_id: int, parent_flags: int | None) -> bool:
+        """Whether the server span is recorded and sampled; `parent_flags` is None for a root."""
+        if self._parent_based and parent_flags is not None:
+            return bool(parent_flags & 1)
+        return (trace_id & _MASK_64) < self._bound
+
+    @classmethod
+    def from_name(cls, name: str, argument: str) -> "PureSampler | None":
+        """The sampler of that `OTEL_TRACES_SAMPLER` value, None where it is not one of the pure ones."""
+        base = name.removeprefix("parentbased_")
+        if base not in ("always_on", "always_off", "traceidratio"):
+            return None
+        ratio = {"always_on": 1.0, "always_off": 0.0}.get(base)
+        return cls(ratio=float(argument or 1.0) if ratio is None else ratio, parent_based=base != name)
+
+
+def derive_ids(traceparent: bytes | None, bits: int, sampler: PureSampler | None) -> TraceIds:
+    """The server span's ids. Pure: the same arguments give the same ids, on whichever thread.
+
+    A root's trace id and the span id are cut from `bits`; a zero, which OpenTelemetry forbids, becomes 1. Without a
+    sampler nothing is sampled.
+    """
+    span_id = (bits >> 64) & _MASK_64 or 1
+    parent = parse_traceparent(traceparent) if traceparent else None
+    if parent is None:
+        trace_id = bits >> 128 or 1
+        return TraceIds(trace_id, span_id, 0, int(sampler is not None and sampler.sampled(trace_id, None)), "")
+    trace_id, parent_id, flags = parent
+    return TraceIds(trace_id, span_id, parent_id, int(sampler is not None and sampler.sampled(trace_id, flags)), "")
+
+
+Arrival = tuple[bytes | None, TraceIds | None, otel_context.Context | None]
+"""What a request brings along: the raw `traceparent`, where the ids are still to be derived from it; the ids, where
+they had to be resolved at once; and then the OpenTelemetry context that the server span is put into."""
+
+_TRACE_HEADERS = frozenset({b"traceparent", b"tracestate", b"baggage"})
+
+
+class HeaderGetter(Getter[Headers]):
+    """Reads ASGI headers for a propagator."""
+
+    def get(self, carrier: Headers, key: str) -> list[str] | None:
+        wanted = key.lower().encode("latin-1", "replace")
+        return [value.decode("latin-1") for name, value in carrier if name.lower() == wanted] or None
+
+    def keys(self, carrier: Headers) -> list[str]:
+        return [name.decode("latin-1").lower() for name, _ in carrier]
+
+
+class TraceSettings:
+    """The configured propagators and sampler, as `OTEL_PROPAGATORS` and `OTEL_TRACES_SAMPLER` name them."""
+
+    __slots__ = ("_getter", "pure", "sampler", "standard_propagators")
+
+    def __init__(self, pure: PureSampler | None, sampler: Sampler | None, *, standard_propagators: bool) -> None:
+        self.pure = pure
+        self.sampler = sampler
+        self.standard_propagators = standard_propagators
+        self._getter = HeaderGetter()
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "TraceSettings":
+        """`OTEL_SDK_DISABLED` turns sampling off: the context is continued, no span is made."""
+        if environ.get("OTEL_SDK_DISABLED", "").strip().lower() in ("true", "1"):
+            pure: PureSampler | None = PureSampler(ratio=0.0, parent_based=False)
+        else:
+            name = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or "parentbased_always_on"
+            pure = PureSampler.from_name(name, environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip())
+        sampler = None if pure is not None else sampler_from_environment()
+        return cls(pure, sampler, standard_propagators=_is_standard(propagate.get_global_textmap()))
+
+    def arrive(self, headers: Headers, bits: int) -> Arrival:
+        """Read what the caller sent. Runs on the event loop: the common case is one scan of the headers."""
+        traceparent: bytes | None = None
+        eager = self.pure is None or not self.standard_propagators
+        for name, value in headers:
+            if name in _TRACE_HEADERS:
+                if name == b"traceparent":
+                    traceparent = traceparent or value
+                else:
+                    eager = True
+        if not eager:
+            return traceparent, None, None
+        return self._resolve(headers, bits)
+
+    def _resolve(self, headers: Headers, bits: int) -> Arrival:
+        context = propagate.extract(headers, getter=self._getter)
+        parent = get_current_span(context).get_span_context()
+        span_id = (bits >> 64) & _MASK_64 or 1
+        trace_id = parent.trace_id if parent.is_valid else bits >> 128 or 1
+        state = parent.trace_state.to_header() if parent.is_valid and parent.trace_state else ""
+        flags = int(parent.trace_flags) if parent.is_valid else None
+        if self.pure is not None:
+            sampled = self.pure.sampled(trace_id, flags)
+        else:
+            result = cast("Sampler", self.sampler).should_sample(context, trace_id, "", SpanKind.SERVER)
+            sampled = result.decision is Decision.RECORD_AND_SAMPLE
+            state = result.trace_state.to_header() if result.trace_state else state
+        ids = TraceIds(trace_id, span_id, parent.span_id if parent.is_valid else 0, int(sampled), state)
+        return None, ids, context
+
+
+def _is_standard(propagator: object) -> bool:
+    parts = getattr(propagator, "_propagators", None) if isinstance(propagator, CompositePropagator) else None
+    return {type(part) for part in parts or ()} == {TraceContextTextMapPropagator, W3CBaggagePropagator}

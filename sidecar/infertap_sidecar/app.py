@@ -1,0 +1,113 @@
+"""Composition of `infertap serve`: the middleware around the proxy, the operator's port beside it, one process."""
+
+import asyncio
+import gc
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from infertap import InferenceMiddleware
+from infertap.choice import choose
+from infertap.clock import SystemClock
+from infertap.metrics import MetricsApp
+from infertap.otel_env import OtelEnvironment
+from infertap.pipeline import Pipeline
+from infertap_sidecar import logs
+from infertap_sidecar.address import bound, listen
+from infertap_sidecar.admin import admin_app
+from infertap_sidecar.failure_log import FailureLog
+from infertap_sidecar.places import writable
+from infertap_sidecar.proxy import ReverseProxy
+from infertap_sidecar.servers import ServerPair, make_server
+from infertap_sidecar.settings import ServeConfig
+from infertap_sidecar.upstream.httpx_client import HttpxUpstream
+
+logger = logging.getLogger("infertap.sidecar")
+
+
+def serve(config: ServeConfig) -> int:
+    """Serve until a signal; the exit code.
+
+    Raises:
+        ConfigError: `OTEL_*` says something that cannot work. Nothing has been started then.
+    """
+    choice = choose(config, OtelEnvironment.read(os.environ), cwd=Path.cwd())
+    logs.configure(config.log_format)
+    try:
+        listener = listen(config.listen_address)
+        admin_listener = listen(config.admin_address)
+    except OSError as error:
+        logger.error("%s", error.strerror)
+        return 1
+
+    def started() -> None:
+        # What was made so far lives as long as the process: the collector need not visit it again.
+        gc.collect()
+        gc.freeze()
+        logger.info(
+            "listening on %s for %s; operator's port %s", bound(listener), config.upstream, bound(admin_listener)
+        )
+
+    middleware = InferenceMiddleware(_proxy(config), config=config)
+    health = _Health(middleware)
+    pair = ServerPair(
+        make_server(middleware, grace_s=config.connection_drain_s, on_started=started),
+        make_server(admin_app(health, MetricsApp(choice)), grace_s=1.0),
+    )
+    health.stopping = lambda: pair.stopping
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return 0 if runner.run(pair.run(listener, admin_listener)) else 1
+
+
+def _proxy(config: ServeConfig) -> ReverseProxy:
+    url = config.upstream_url
+    authority = b"localhost" if url.startswith("unix:") else httpx.URL(url).netloc
+    failures = FailureLog(logger, SystemClock())
+    return ReverseProxy(
+        HttpxUpstream(
+            url,
+            connect_timeout_s=config.upstream_connect_timeout_s,
+            read_timeout_s=config.upstream_read_timeout_s,
+        ),
+        default_authority=authority,
+        authority=authority if config.upstream_host_header == "upstream" else None,
+        on_failure=lambda message: failures.failed(f"{message} ({url})"),
+    )
+
+
+class _Health:
+    """Ready means: requests are recorded. Whether a destination can be reached does not matter."""
+
+    def __init__(self, middleware: InferenceMiddleware) -> None:
+        self._middleware = middleware
+        self.stopping: Callable[[], bool] = lambda: False
+
+    def problems(self) -> list[str]:
+        """Why this process should get no traffic now."""
+        if self.stopping():
+            return ["stopping"]
+        pipeline = self._middleware._pipeline
+        if pipeline is None:
+            return [] if self._middleware._started else ["starting"]
+        return _pipeline_problems(pipeline)
+
+
+def _pipeline_problems(pipeline: Pipeline) -> list[str]:
+    problems = []
+    if pipeline._thread is None or not pipeline._thread.is_alive():
+        problems.append("the worker that writes the spool has ended")
+    # A folder that vanished is made again at the next write: only where that will fail is the spool the problem.
+    if pipeline._writer.slot is None and not writable(pipeline.choice.folder):
+        problems.append(f"the spool {pipeline.choice.folder} is not writable")
+    return problems
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,76 @@
+"""`infertap drain`: delivers what waits in the spool, once or as the drainer of others."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from infertap.build import drainer_settings
+from infertap.choice import Choice, choose
+from infertap.drain.settings import DrainerSettings
+from infertap.errors import InfertapError
+from infertap.otel_env import OtelEnvironment
+from infertap_sidecar import logs
+from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings
+from infertap_sidecar.settings import SidecarConfig
+from infertap_sidecar.spool_targets import targets_of
+
+_DESCRIPTION = """\
+Delivers what waits in the spool to where it was meant to go, then ends: exit code 0 if nothing is left.
+FOLDER is one destination's folder (infertap doctor names them), or a spool_dir with several in it;
+without it, the folder of the settings. Credentials come from the settings, never from the folder.
+
+  infertap drain                 once
+  infertap drain --follow        stays: the other half of drainer = "external"\
+"""
+_SETTINGS = (
+    "tables", "storage_options", "destination", "content", "spool_dir", "spool_bytes_max", "commit_bytes_max",
+    "commit_interval_s", "drain_s", "log_format",
+)  # fmt: skip
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 if all is delivered, 1 if something is left. Raises: ConfigError, InfertapError."""
+    parser = make_parser("drain", _DESCRIPTION)
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, default=None, help="see above")
+    parser.add_argument("--follow", action="store_true", help="stay and deliver what comes, until a signal")
+    add_config_file(parser)
+    add_settings(parser, SidecarConfig, _SETTINGS, "settings")
+    config = read_settings(SidecarConfig, parser, argv, own=("folder", "follow"))
+    arguments = parser.parse_args(argv)
+    work = _work(arguments.folder, config)
+    if arguments.follow and len(work) > 1:
+        raise InfertapError(f"--follow takes one folder, and {arguments.folder} holds {len(work)}; name one of them")
+    logs.configure(config.log_format)
+    return max((_drain(settings, follow=arguments.follow) for settings in work), default=0)
+
+
+def _work(given: Path | None, config: SidecarConfig) -> list[DrainerSettings]:
+    """What to drain: settings per folder, read before anything starts."""
+    otel = OtelEnvironment.read(os.environ)
+    choice = choose(config, otel, cwd=Path.cwd())
+    if given is None:
+        if choice.kind == "none":
+            raise InfertapError(f"nothing is recorded ({choice.reason}), so there is no folder to drain; name one")
+        return [drainer_settings(config, choice)]
+    folders = (
+        [given] if (given / "destination.json").exists() else sorted(p.parent for p in given.glob("*/destination.json"))
+    )
+    if not folders:
+        raise InfertapError(f"{given} is neither a spool folder of infertap nor a spool_dir with one in it")
+    return [_settings_of(folder.resolve(), config, choice, otel) for folder in folders]
+
+
+def _settings_of(folder: Path, config: SidecarConfig, choice: Choice, otel: OtelEnvironment) -> DrainerSettings:
+    settings = drainer_settings(config, choice)
+    if choice.kind != "none" and choice.folder.resolve() == folder:
+        return settings
+    return replace(settings, folder=folder, targets=targets_of(folder, config, otel))
+
+
+def _drain(settings: DrainerSettings, *, follow: bool) -> int:
+    from infertap.drain.foreground import run_foreground
+
+    from infertap.build import build_destinations
+
+    return run_foreground(settings.folder, settings, build_destinations(settings), follow=follow)

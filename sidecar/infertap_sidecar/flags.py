@@ -1,0 +1,122 @@
+"""Command-line flags: made from the settings' own fields, so that a new setting needs no second place.
+
+Values stay text until `Config` reads them, so that a wrong flag and a wrong variable are reported together.
+"""
+
+import argparse
+import difflib
+import shutil
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic.fields import FieldInfo
+
+from infertap.config import ENV_PREFIX, Config
+from infertap.errors import ConfigError
+
+C = TypeVar("C", bound=Config)
+
+WIDTH_MAX = 100
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help of at most 100 columns with room for long names."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(WIDTH_MAX, shutil.get_terminal_size((WIDTH_MAX, 24)).columns)
+        super().__init__(prog, max_help_position=34, width=width)
+
+
+def make_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """A parser for `infertap COMMAND`; abbreviated flags are not guessed."""
+    return argparse.ArgumentParser(
+        prog=f"infertap {command}", description=description, formatter_class=_Help, allow_abbrev=False
+    )
+
+
+def add_config_file(parser: argparse._ActionsContainer) -> None:
+    """`--config FILE`."""
+    parser.add_argument(
+        "--config",
+        dest="config_file",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="TOML file with settings; the variable INFERTAP_CONFIG does the same",
+    )
+
+
+def add_settings(parser: argparse.ArgumentParser, model: type[Config], names: Iterable[str], title: str) -> None:
+    """One `--kebab-case` flag a setting."""
+    group = parser.add_argument_group(title)
+    for name in names:
+        field = model.model_fields[name]
+        group.add_argument(
+            flag(name),
+            dest=name,
+            metavar=name.rsplit("_", 1)[-1].upper(),
+            default=argparse.SUPPRESS,
+            help=_describe(field).replace("%", "%%"),
+        )
+
+
+def flag(name: str) -> str:
+    """`queue_bytes_max` is `--queue-bytes-max`."""
+    return f"--{name.replace('_', '-')}"
+
+
+def read_settings(
+    model: type[C], parser: argparse.ArgumentParser, argv: Sequence[str], *, own: Collection[str] = ()
+) -> C:
+    """Parse and validate; arguments named in `own` are the command's and no settings.
+
+    Raises:
+        ConfigError: unknown flags and wrong settings in one list.
+    """
+    parsed, unknown = parser.parse_known_args(argv)
+    known = [option for action in parser._actions for option in action.option_strings]
+    problems = [_unknown(argument, known) for argument in unknown if argument.startswith("-")]
+    if not problems:
+        problems = [f"{argument}: no such argument" for argument in unknown]
+    try:
+        config = model(**{name: value for name, value in vars(parsed).items() if name not in own})
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _unknown(argument: str, known: Sequence[str]) -> str:
+    name = argument.split("=", 1)[0]
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"{name}: no such flag" + (f"; did you mean {nearest[0]}?" if nearest else "")
+
+
+def _describe(field: FieldInfo) -> str:
+    text = field.description or ""
+    choices = getattr(field.annotation, "__args__", ())
+    if choices and all(isinstance(choice, str) for choice in choices) and len(choices) > 1:
+        text += f" One of: {', '.join(choices)}."
+    default = shown(field.get_default())
+    return f"{text} Default: {default}." if default and len(default) < 50 else text
+
+
+def shown(value: Any) -> str:
+    """A setting's value as one would write it in the environment."""
+    if value is None or value == () or value == {}:
+        return ""
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    if isinstance(value, dict):
+        return ",".join(f"{name}=..." for name in value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1 << 20 and value % (1 << 20) == 0:
+        return f"{value >> 30}GiB" if value % (1 << 30) == 0 else f"{value >> 20}MiB"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def variable(name: str) -> str:
+    """`queue_bytes_max` is `INFERTAP_QUEUE_BYTES_MAX`."""
+    return f"{ENV_PREFIX}{name.upper()}"

@@ -1,0 +1,103 @@
+"""Which headers cross the proxy, in both directions.
+
+1. What concerns one connection only (RFC 9110 section 7.6.1) stops here; everything else passes in order and unchanged.
+2. A client can neither smuggle a framing header past us nor take one away by naming it in `Connection`.
+3. `x-infertap-outer` speaks from sidecar to middleware; from a client it is dropped.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+
+Header = tuple[bytes, bytes]
+
+OUTER_MARKER = b"x-infertap-outer"
+
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection",
+        b"te", b"trailer", b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
+_NEVER_NAMED_AWAY = frozenset({b"host", b"content-length", b"content-type"})
+_WITHOUT_BODY = frozenset({204, 304})
+
+
+def request_headers(
+    received: Iterable[Header],
+    *,
+    client: str | None,
+    scheme: str,
+    authority: bytes | None,
+    has_body: bool,
+    trace: Mapping[str, str],
+    trace_fields: Collection[str],
+) -> list[Header]:
+    """The request's headers as the model server gets them.
+
+    Args:
+        received: From the client, names in lower case (as ASGI has them).
+        client: The client's address, appended to `x-forwarded-for`.
+        scheme: How the client reached us, for `x-forwarded-proto`.
+        authority: `Host` to send instead of the client's; None keeps the client's.
+        has_body: Whether body bytes follow; without a `content-length` they go out chunked.
+        trace: Propagation headers of the current context; empty leaves the client's as they are.
+        trace_fields: All header names of the configured propagators, which `trace` replaces as a whole.
+    """
+    headers = list(received)
+    chunked = any(name == b"transfer-encoding" for name, _ in headers)
+    dropped = _connection_bound(headers) | {OUTER_MARKER, b"expect", b"x-forwarded-for"}
+    if chunked:
+        dropped |= {b"content-length"}
+    if authority is not None:
+        dropped |= {b"host"}
+    if trace:
+        dropped |= {name.lower().encode("latin-1") for name in trace_fields}
+    kept = [header for header in headers if header[0] not in dropped]
+    names = {name for name, _ in kept}
+    if authority is not None:
+        kept.insert(0, (b"host", authority))
+    if has_body and b"content-length" not in names:
+        kept.append((b"transfer-encoding", b"chunked"))
+    kept += _forwarded(headers, names, client=client, scheme=scheme)
+    kept += [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in trace.items()]
+    return kept
+
+
+def response_headers(received: Iterable[Header], *, status: int) -> list[Header]:
+    """The answer's headers as the client gets them; the server in front of us frames the body anew."""
+    headers = [(name.lower(), value) for name, value in received]
+    dropped = _connection_bound(headers)
+    chunked = any(name == b"transfer-encoding" for name, _ in headers)
+    if chunked or status in _WITHOUT_BODY:
+        # Chunks overrule a length (RFC 9112 section 6.3); a 304 may carry the length of what it does not send.
+        dropped |= {b"content-length"}
+    return [header for header in headers if header[0] not in dropped]
+
+
+def wants_websocket(headers: Iterable[Header]) -> bool:
+    """Whether the client asks to leave HTTP for WebSocket. Other upgrades may be ignored (RFC 9110 section 7.8)."""
+    return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in headers)
+
+
+def _connection_bound(headers: Iterable[Header]) -> frozenset[bytes]:
+    named = {
+        token.strip().lower()
+        for name, value in headers
+        if name in (b"connection", b"proxy-connection")
+        for token in value.split(b",")
+    }
+    return _HOP_BY_HOP | (named - _NEVER_NAMED_AWAY)
+
+
+def _forwarded(
+    headers: Iterable[Header], present: Collection[bytes], *, client: str | None, scheme: str
+) -> Iterable[Header]:
+    hops = [value for name, value in headers if name == b"x-forwarded-for"]
+    if client is not None:
+        hops.append(client.encode("latin-1", "replace"))
+    if hops:
+        yield b"x-forwarded-for", b", ".join(hops)
+    if b"x-forwarded-proto" not in present:
+        yield b"x-forwarded-proto", scheme.encode("latin-1")
+    host = next((value for name, value in headers if name == b"host"), None)
+    if host is not None and b"x-forwarded-host" not in present:
+        yield b"x-forwarded-host", host

@@ -1,0 +1,230 @@
+"""The reverse proxy as an ordinary ASGI app, so that `InferenceMiddleware` wraps it like any other.
+
+1. Nothing is buffered: a chunk goes on before the next one is asked for, so that a slow side slows the other.
+2. A client that leaves ends the exchange with the model server.
+3. A half answer is never completed: the failure is raised, and the server in front cuts the connection.
+4. A failure of the upstream is told to the middleware in `scope[OUTCOME_KEY]` before anything else happens.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+import orjson
+from opentelemetry import propagate
+
+from infertap_sidecar.headers import request_headers, response_headers, wants_websocket
+from infertap_sidecar.upstream.protocol import (
+    UnforwardableError,
+    Upstream,
+    UpstreamError,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+OUTCOME_KEY = "infertap.outcome"
+"""Scope key of `(end_reason, error_type, error_message)`."""
+
+_NO_WEBSOCKET = "WebSocket is not supported by this proxy"
+
+
+class ClientGoneError(Exception):
+    """The client left before its request was complete."""
+
+
+class ReverseProxy:
+    """Forwards every HTTP request to one upstream.
+
+    Args:
+        upstream: Opened at lifespan startup (or by the first exchange), closed at shutdown.
+        authority: `Host` to send upstream; None passes the client's.
+        default_authority: `Host` for clients that sent none (HTTP/1.0).
+        on_failure: Told about each failed exchange, in words without a byte of it.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        *,
+        default_authority: bytes,
+        authority: bytes | None = None,
+        on_failure: Callable[[str], None] | None = None,
+    ) -> None:
+        self._upstream = upstream
+        self._on_failure = on_failure
+        self._authority = authority
+        self._default_authority = default_authority
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI scope: http, lifespan, or a refusal of websocket."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await _refuse_websocket(scope, send)
+        else:
+            raise ValueError(f"unknown ASGI scope {scope['type']!r}")
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await self._upstream.open()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._upstream.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if wants_websocket(scope["headers"]):
+            await _answer_error(send, 501, "websocket_unsupported", _NO_WEBSOCKET)
+            return
+        body = _RequestBody(receive)
+        if not await body.begin():
+            return
+        answer = _Answer(send)
+        try:
+            await self._forward(scope, body, answer, receive)
+            await answer.end()
+        except ClientGoneError:
+            return
+        except UpstreamError as error:
+            scope[OUTCOME_KEY] = (error.end_reason.value, error.error_type, str(error))
+            if self._on_failure is not None:
+                self._on_failure(str(error))
+            if answer.started:
+                raise
+            await _answer_error(send, error.status, error.end_reason.value, str(error))
+        except UnforwardableError as error:
+            await _answer_error(send, 400, "bad_request", str(error))
+
+    async def _forward(self, scope: Scope, body: "_RequestBody", answer: "_Answer", receive: Receive) -> None:
+        """The exchange but for the last message, so that a client leaving after it disturbs nobody."""
+        try:
+            # The leash ends the exchange from outside: rescheduled to now, it cancels what is awaited within.
+            async with asyncio.timeout(None) as leash:
+                watcher = asyncio.create_task(_pull_when_client_leaves(leash, body, receive))
+                try:
+                    async with self._upstream.exchange(self._request(scope, body)) as response:
+                        await _relay(response, answer)
+                finally:
+                    watcher.cancel()
+        except TimeoutError as error:
+            if not leash.expired():
+                raise
+            raise ClientGoneError from error
+
+    def _request(self, scope: Scope, body: "_RequestBody") -> UpstreamRequest:
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        headers = scope["headers"]
+        has_host = any(name == b"host" for name, _ in headers)
+        return UpstreamRequest(
+            method=scope["method"],
+            target=_target(scope),
+            headers=request_headers(
+                headers,
+                client=scope["client"][0] if scope.get("client") else None,
+                scheme=scope.get("scheme", "http"),
+                authority=self._authority if has_host else (self._authority or self._default_authority),
+                has_body=not body.empty,
+                trace=carrier,
+                trace_fields=propagate.get_global_textmap().fields,
+            ),
+            body=None if body.empty else body.chunks(),
+        )
+
+
+class _RequestBody:
+    """The client's body as it arrives; whoever reads it, `done` says when nobody will read any more."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._first: Message = {}
+        self.empty = True
+        self.done = asyncio.Event()
+
+    async def begin(self) -> bool:
+        """Wait for the first message, which says whether there is a body. False: the client has gone."""
+        self._first = await self._receive()
+        if self._first["type"] != "http.request":
+            return False
+        self.empty = not self._first.get("body") and not self._first.get("more_body", False)
+        if self.empty:
+            self.done.set()
+        return True
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        message = self._first
+        try:
+            while True:
+                if message["type"] != "http.request":
+                    raise ClientGoneError
+                if message.get("body"):
+                    yield message["body"]
+                if not message.get("more_body", False):
+                    return
+                message = await self._receive()
+        finally:
+            self.done.set()
+
+
+class _Answer:
+    """The answer on its way out; remembers whether its head has been sent."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, chunk: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def end(self) -> None:
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _relay(response: UpstreamResponse, answer: _Answer) -> None:
+    if not 200 <= response.status <= 599:
+        raise UpstreamError("UnexpectedStatus", f"the upstream answered with status {response.status}")
+    await answer.start(response.status, response_headers(response.headers, status=response.status))
+    async for chunk in response.chunks():
+        await answer.write(chunk)
+
+
+async def _pull_when_client_leaves(leash: asyncio.Timeout, body: _RequestBody, receive: Receive) -> None:
+    await body.done.wait()
+    # What is left of a body that the upstream did not want is dropped, or the client might never read the answer.
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    leash.reschedule(asyncio.get_running_loop().time())
+
+
+def _target(scope: Scope) -> bytes:
+    raw_path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8")
+    query: bytes = scope.get("query_string", b"")
+    return raw_path + b"?" + query if query else raw_path
+
+
+async def _answer_error(send: Send, status: int, error_type: str, message: str) -> None:
+    content = orjson.dumps({"error": {"type": error_type, "code": status, "message": f"infertap: {message}"}})
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def _refuse_websocket(scope: Scope, send: Send) -> None:
+    if "websocket.http.response" in scope.get("extensions", {}):
+        text = _NO_WEBSOCKET.encode()
+        headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(text))]
+        await send({"type": "websocket.http.response.start", "status": 501, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": text})
+    else:
+        await send({"type": "websocket.close", "code": 1011, "reason": _NO_WEBSOCKET})

@@ -1,0 +1,64 @@
+"""What `infertap run` puts in place of the user's `module:app`: loads the original by its server's rules, and wraps it.
+
+The original's name is in the environment, so that forked and spawned workers find it, too. Nothing is imported here
+that the server would not import itself, except infertap.
+"""
+
+import inspect
+import os
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from infertap import InferenceMiddleware
+from infertap_sidecar.launch import APP_VARIABLE, NAME_VARIABLE, PATH_VARIABLE, SERVER_VARIABLE
+
+
+def app_of_server(server: str) -> Any:
+    """The user's app, found as `server` would find it."""
+    loaders: dict[str, Callable[[], Any]] = {
+        "uvicorn": _load_for_uvicorn,
+        "gunicorn": _load_for_gunicorn,
+        "fastapi": _load_for_fastapi,
+    }
+    return loaders[server]()
+
+
+def _load_for_uvicorn() -> Any:
+    from uvicorn.importer import import_from_string
+
+    loaded = import_from_string(os.environ[APP_VARIABLE])
+    if inspect.isclass(loaded):
+        return loaded
+    try:
+        # uvicorn takes whatever can be called without arguments for a factory, `--factory` or not.
+        return loaded()
+    except TypeError:
+        return loaded
+
+
+def _load_for_gunicorn() -> Any:
+    return import_module("gunicorn.util").import_app(os.environ[APP_VARIABLE])
+
+
+def _load_for_fastapi() -> Any:
+    from uvicorn.importer import import_from_string
+
+    discover = import_module("fastapi_cli.discover")
+    path, name = os.environ.get(PATH_VARIABLE), os.environ.get(NAME_VARIABLE)
+    entrypoint = os.environ.get(APP_VARIABLE)
+    config = import_module("fastapi_cli.config").FastAPIConfig.resolve(entrypoint=entrypoint)
+    if not path and not name and config.entrypoint:
+        data = discover.get_import_data_from_import_string(config.entrypoint, config.from_pyproject)
+    else:
+        data = discover.get_import_data(path=Path(path) if path else None, app_name=name)
+    return import_from_string(data.import_string)
+
+
+def factory() -> InferenceMiddleware:
+    """For `uvicorn --factory`."""
+    return app
+
+
+app = InferenceMiddleware(app_of_server(os.environ[SERVER_VARIABLE]))

@@ -1,0 +1,99 @@
+"""The settings that only the sidecar has, beside all those of the middleware."""
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field
+
+from infertap.config import Config
+from infertap_sidecar.address import Address, parse_address
+
+
+def _upstream(value: object) -> object:
+    if not isinstance(value, str) or value.startswith("unix:/"):
+        return value
+    expected = "expected http://host:port, https://host:port or unix:/path"
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+        parts = urlsplit("")
+    if not usable or "@" in parts.netloc:
+        raise ValueError(expected)
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(f"{expected}, without a path: requests keep theirs")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _given(value: object) -> object:
+    if value is None:
+        raise ValueError("not set; name the model server: --upstream http://127.0.0.1:8000")
+    return value
+
+
+def _one(value: object) -> object:
+    if str(value) != "1":
+        raise ValueError("more than one worker is not built yet; leave it out")
+    return value
+
+
+def _address(value: object) -> object:
+    if isinstance(value, str):
+        parse_address(value)
+    return value
+
+
+AddressText = Annotated[str, BeforeValidator(_address)]
+
+
+class SidecarConfig(Config):
+    """Everything that an environment or a TOML file for the sidecar may say; no command needs all of it."""
+
+    upstream: Annotated[str | None, BeforeValidator(_upstream)] = Field(
+        None, description="The model server: http://host:port, https://host:port or unix:/path."
+    )
+    listen: AddressText = Field("127.0.0.1:8900", description="Where clients connect: host:port or unix:/path.")
+    admin: AddressText = Field("127.0.0.1:8901", description="Operator's port: /livez, /readyz, /metrics.")
+    workers: Annotated[int, BeforeValidator(_one)] = Field(1, description="Proxy processes.")
+    upstream_connect_timeout_s: float = Field(5.0, gt=0, le=600, description="Longest wait for a connection.")
+    upstream_read_timeout_s: float = Field(
+        600.0, gt=0, le=86_400, description="Longest silence of the model server, before or within an answer."
+    )
+    upstream_host_header: Literal["client", "upstream"] = Field(
+        "client", description="Whose Host the model server sees; the client's is in x-forwarded-host as well."
+    )
+    connection_drain_s: float = Field(
+        15.0, ge=0, le=3600, description="Seconds that a stop waits for answers under way, before drain_s."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="How the sidecar logs, to standard error.")
+
+    @property
+    def listen_address(self) -> Address:
+        """`listen`, parsed."""
+        return parse_address(self.listen)
+
+    @property
+    def admin_address(self) -> Address:
+        """`admin`, parsed."""
+        return parse_address(self.admin)
+
+    def _problems(self) -> list[str]:
+        problems = super()._problems()
+        if self.listen == self.admin and self.listen_address.port != 0:
+            problems.append(f"listen and admin are both {self.listen}; they need two addresses")
+        return problems
+
+
+class ServeConfig(SidecarConfig):
+    """What `infertap serve` runs with. Raises: ConfigError with every problem at once."""
+
+    upstream: Annotated[str | None, BeforeValidator(_given), BeforeValidator(_upstream)] = Field(
+        None, validate_default=True, description=SidecarConfig.model_fields["upstream"].description
+    )
+
+    @property
+    def upstream_url(self) -> str:
+        """The upstream, which a valid `ServeConfig` has."""
+        assert self.upstream is not None
+        return self.upstream

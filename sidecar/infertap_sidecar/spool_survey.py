@@ -1,0 +1,91 @@
+"""What lies in the spool: one line for each destination's folder, also those that nobody writes to any more."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infertap.choice import Choice
+from infertap.drain.state import DrainerState
+from infertap.spool.folder import OPEN, SEALED, SpoolFolder, list_segments
+from infertap.spool.jsonfile import read_json
+from infertap.spool.lock import FileLock
+
+
+@dataclass(frozen=True, slots=True)
+class FolderReport:
+    """One destination's folder of a spool."""
+
+    path: Path
+    destination: str
+    """Where its records were meant to go, in words."""
+    current: bool
+    """Whether the settings at hand write to it."""
+    owners: int
+    """Slots that a living process holds."""
+    segments: int
+    """Segments that wait, open ones included."""
+    size_bytes: int
+    drainer: DrainerState
+
+    @property
+    def forgotten(self) -> bool:
+        """Records wait in it, and nobody is there to deliver them."""
+        return not self.current and not self.owners and self.segments > 0
+
+
+def survey(spool_dirs: Iterable[Path], choice: Choice | None) -> list[FolderReport]:
+    """All folders below the given roots; none where there is no spool yet."""
+    found = {
+        file.parent.resolve(): file.parent for root in spool_dirs for file in sorted(root.glob("*/destination.json"))
+    }
+    current = choice.folder.resolve() if choice is not None else None
+    return [_report(path, current=real == current) for real, path in found.items()]
+
+
+def read_identity(path: Path) -> Mapping[str, Any]:
+    """`destination.json`; empty where it cannot be read."""
+    try:
+        return read_json(path / "destination.json") or {}
+    except (OSError, ValueError):
+        return {}
+
+
+def destination_words(path: Path) -> str:
+    """`destination.json` for people."""
+    identity = read_identity(path)
+    places = []
+    if "table" in identity:
+        uri = str(identity["table"].get("uri", "?"))
+        places.append(uri if "://" in uri else str((path.parent / uri).resolve()))
+    if "otlp" in identity:
+        places.append(str(identity["otlp"].get("endpoint", "?")))
+    return " and ".join(places) or "unknown"
+
+
+def _report(path: Path, *, current: bool) -> FolderReport:
+    folder = SpoolFolder(path)
+    slots = [folder.slot_dir(spool_id) for spool_id in folder.slot_ids()]
+    return FolderReport(
+        path=path,
+        destination=destination_words(path),
+        current=current,
+        owners=sum(_held(slot / "lock") for slot in slots),
+        segments=sum(len(list_segments(slot, suffix)) for slot in slots for suffix in (SEALED, OPEN)),
+        size_bytes=folder.size_bytes(),
+        drainer=DrainerState.load(folder.drainer_state),
+    )
+
+
+def _held(path: Path) -> bool:
+    """Whether somebody holds the lock: taken for a moment where nobody does, as every drainer does, too."""
+    if not path.exists():
+        return False
+    try:
+        lock = FileLock.try_acquire(path, create=False)
+    except OSError:
+        return True
+    if lock is None:
+        return True
+    lock.close()
+    return False

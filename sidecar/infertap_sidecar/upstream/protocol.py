@@ -1,0 +1,82 @@
+"""What the proxy asks of a client to the model server: one exchange, streaming both ways, bytes untouched.
+
+1. An `Upstream` adds no header, drops none, follows no redirect, keeps no cookie and decodes no body.
+2. Failures arrive as `UpstreamError`; their texts never quote what either side sent.
+3. It closes the request's body as soon as it will read no more of it.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from infertap.errors import InfertapError
+from infertap.record import EndReason
+
+HeaderList = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """A request as it shall stand on the wire. `headers` already frame the body, and `target` is path and query."""
+
+    method: str
+    target: bytes
+    headers: HeaderList
+    body: AsyncGenerator[bytes, None] | None
+    """None where the request has no body at all."""
+
+
+class UpstreamResponse(Protocol):
+    """An answer whose head has arrived."""
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+
+    @property
+    def headers(self) -> HeaderList:
+        """As received: order, case, repetitions."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, once. Raises: UpstreamError."""
+
+
+class Upstream(Protocol):
+    """The model server, seen from the proxy. All calls come from one event loop."""
+
+    async def open(self) -> None:
+        """Get ready; never raises for a server that is not there yet."""
+
+    def exchange(self, request: UpstreamRequest) -> AbstractAsyncContextManager[UpstreamResponse]:
+        """Send the request and yield the answer's head; leaving early aborts the exchange. Raises: UpstreamError."""
+
+    async def close(self) -> None:
+        """Close idle connections. Safe without `open`, and twice."""
+
+
+class UpstreamError(InfertapError):
+    """The model server gave no answer, or no whole one.
+
+    Args:
+        error_type: The failure's name, for the column `error_type`.
+        message: What happened, without a byte of the exchange.
+    """
+
+    end_reason = EndReason.UPSTREAM_ERROR
+    status = 502
+
+    def __init__(self, error_type: str, message: str) -> None:
+        self.error_type = error_type
+        super().__init__(message)
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """The model server did not do its part in time."""
+
+    end_reason = EndReason.UPSTREAM_TIMEOUT
+    status = 504
+
+
+class UnforwardableError(InfertapError):
+    """The client's request cannot be written as valid HTTP/1.1."""

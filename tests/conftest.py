@@ -1,0 +1,90 @@
+"""Fixtures that every test may use: free ports and receivers in processes of their own."""
+
+import importlib.util
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_CLIENT = Path(__file__).parent / "receivers" / "client.py"
+
+
+@pytest.fixture(scope="session")
+def receivers() -> Any:
+    """The module `tests/receivers/client.py`: tests are no package, so it is loaded by its path."""
+    spec = importlib.util.spec_from_file_location("infertap_test_receivers", _CLIENT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """A function that gives a port of 127.0.0.1 on which nobody listens."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            return port
+
+    return find
+
+
+@pytest.fixture
+def start_otlp_receiver(receivers: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """A function that starts an OTLP receiver; its arguments are options of `otlp_receiver.py`."""
+    with ExitStack() as stack:
+        count = 0
+
+        def start(*options: str) -> Any:
+            nonlocal count
+            count += 1
+            return stack.enter_context(receivers.OtlpReceiver(tmp_path / f"receiver{count}", *options))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def _shared_otlp_receiver(receivers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with receivers.OtlpReceiver(tmp_path_factory.mktemp("otlp")) as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def otlp_receiver(_shared_otlp_receiver: Any) -> Any:
+    """An OTLP receiver (`grpc_port`, `http_port`, `behave`, `requests`, `spans`), well-behaved and empty.
+
+    The process is shared by the tests of a module; what it holds is not.
+    """
+    _shared_otlp_receiver.behave()
+    (_shared_otlp_receiver.folder / "requests.jsonl").unlink(missing_ok=True)
+    return _shared_otlp_receiver
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a CA (`ca.pem`), a server's and a client's pair signed by it."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs the openssl command to make certificates")
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def run(*arguments: str) -> None:
+        subprocess.run([openssl, *arguments], cwd=folder, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    run("req", "-x509", *key, "-days", "2", "-subj", "/CN=test-ca", "-keyout", "ca.key", "-out", "ca.pem")
+    (folder / "san.cnf").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    for name in ("server", "client"):
+        run("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "san.cnf")
+        run("x509", "-req", "-in", f"{name}.csr", *signing, "-out", f"{name}.pem")
+    return folder

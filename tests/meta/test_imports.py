@@ -1,0 +1,99 @@
+"""The architecture as a test: imports point one way, and heavy packages stay on the drainer's side."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = {
+    "infertap": ROOT / "middleware" / "infertap",
+    "infertap_sidecar": ROOT / "sidecar" / "infertap_sidecar",
+}
+LEAVES = {"_version", "clock", "errors", "record", "targets"}
+REQUEST_PATH = LEAVES | {"capture", "paths", "processors", "protocols", "trace", "trace_context"}
+MAY_IMPORT = {
+    **{leaf: set() for leaf in LEAVES},
+    "config": {"errors"},
+    "otel_env": {"targets"},
+    "choice": {"config", "errors", "otel_env", "targets"},
+    "trace_context": {"record"},
+    "trace": {"record", "trace_context"},
+    "capture": {"record", "trace"},
+    "paths": set(),
+    "processors": {"processors", "protocols", "record", "trace", "trace_context", "errors"},
+    "protocols": {"protocols", "record", "errors"},
+    "events": set(),
+    "spool": {"_version", "clock", "errors", "record", "spool"},
+    "tables": {"_version", "clock", "errors", "record", "tables", "targets"},
+    "destinations": {"_version", "clock", "destinations", "errors", "record", "spool", "tables", "targets"},
+    "drain": {"_version", "build", "clock", "destinations", "drain", "errors", "record", "spool", "targets"},
+    "pipeline": REQUEST_PATH | {"choice", "drain", "events", "spool"},
+    "metrics": LEAVES | {"choice", "spool"},
+    "lifespan": {"build", "config", "errors", "pipeline"},
+    "asgi": REQUEST_PATH | {"build", "config", "lifespan", "pipeline"},
+}
+HEAVY = ("arro3", "deltalake", "google.protobuf", "grpc", "opentelemetry.exporter", "opentelemetry.proto", "pyarrow")
+HEAVY_ROOMS = {"destinations", "tables"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a source file imports, at whatever depth."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def files(package: str) -> list[Path]:
+    return sorted(SOURCES[package].rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCES["infertap"]).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", files("infertap"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_the_rooms_it_may_know(path: Path) -> None:
+    """A module of infertap imports nothing above it."""
+    name = room(path)
+    if name in ("__init__", "build", "testing"):
+        return
+    allowed = MAY_IMPORT[name]
+    for module in imports(path):
+        top, _, rest = module.partition(".")
+        assert top != "infertap_sidecar"
+        if top == "infertap" and rest:
+            assert rest.partition(".")[0] in allowed, f"{name} must not know {module}"
+
+
+@pytest.mark.parametrize("path", files("infertap"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_heavy_packages_stay_on_the_drainers_side(path: Path) -> None:
+    """Delta, Arrow, gRPC and protobuf are imported by destinations and tables only."""
+    if room(path) not in HEAVY_ROOMS:
+        assert not [module for module in imports(path) if module.startswith(HEAVY)]
+
+
+def test_no_package_hides_in_the_source_folders() -> None:
+    """`middleware/` and `sidecar/` are folders on the path, not packages."""
+    assert not (ROOT / "middleware" / "__init__.py").exists()
+    assert not (ROOT / "sidecar" / "__init__.py").exists()
+
+
+def test_the_owners_half_of_drain_knows_no_destination() -> None:
+    """The election runs in the app's process, so nothing that it imports may lead to a destination or a table."""
+    seen: set[Path] = set()
+    waiting = [SOURCES["infertap"] / "drain" / "election.py"]
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        for module in imports(path):
+            parts = module.split(".")
+            if parts[0] != "infertap" or len(parts) < 2:
+                continue
+            assert parts[1] not in HEAVY_ROOMS, f"{path.name} leads to {module}"
+            file = SOURCES["infertap"].joinpath(*parts[1:]).with_suffix(".py")
+            if file.exists() and file not in seen:
+                waiting.append(file)

@@ -1,0 +1,37 @@
+"""Batches by bytes, and the size that follows what the receiver says."""
+
+from infertap.destinations.otlp_batches import Item, Progress, batches
+from infertap.destinations.otlp_delivery import BatchSize
+from infertap.spool.reader import Segment
+
+SEGMENT = Segment("s", 1, {}, (), (), (), 0, 0, ())
+
+
+def sizes_of(sizes: list[int], *, bytes_max: int, spans_max: int = 100) -> list[list[int]]:
+    """The batches that items of these sizes are cut into."""
+    items = [Item(Progress(SEGMENT), True, index, 0, None, size) for index, size in enumerate(sizes)]
+    cut = list(batches(items, bytes_max=lambda: bytes_max, spans_max=spans_max))
+    assert [item for batch in cut for item in batch] == items
+    return [[item.size for item in batch] for batch in cut]
+
+
+def test_cut_before_what_does_not_fit() -> None:
+    """The limit itself fits, one byte more does not, and what is larger goes alone."""
+    assert sizes_of([50, 50, 1, 99, 1, 250, 1], bytes_max=100) == [[50, 50], [1, 99], [1], [250], [1]]
+    assert sizes_of([1] * 5, bytes_max=100, spans_max=2) == [[1, 1], [1, 1], [1]]
+    assert sizes_of([], bytes_max=100) == []
+
+
+def test_size_recovers_from_throttling_and_not_from_refusal() -> None:
+    """Throttling halves for a while; a refusal for its size lowers the cap; there is a floor."""
+    size = BatchSize.of(1_000_000)
+    size.lower(1_000_000, for_good=False)
+    assert size.now == 500_000
+    size.raise_again()
+    size.raise_again()
+    assert size.now == 1_000_000
+    size.lower(800_000, for_good=True)
+    size.raise_again()
+    assert size.now == 400_000
+    size.lower(10, for_good=True)
+    assert size.now == 16_384

@@ -1,0 +1,107 @@
+"""The ledger page: exact across processes, and never a way to kill or to miscount."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infertap.errors import SpoolError
+from infertap.record import LossCause
+from infertap.spool.boot import boot_id
+from infertap.spool.page import FINISHED, KEPT, LOST, PAGE_BYTES, SEEN, Page, PageView, mark_adopted
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the page lies."""
+    return tmp_path / "page"
+
+
+def _create(path: Path) -> Page:
+    return Page.create(path, started_ns=7, boot_id=boot_id())
+
+
+def test_another_process_reads_what_was_counted(path: Path, run_child: Callable[..., int]) -> None:
+    """A view shows the counters of a living owner, without a flush."""
+    page = _create(path)
+    page.counters[SEEN] += 3
+    page.counters[FINISHED] += 2
+    page.counters[LOST[LossCause.QUEUE_FULL]] += 1
+
+    def look() -> None:
+        view = PageView.read(path)
+        assert (view.seen, view.finished, view.kept, view.started_ns, view.boot_id) == (3, 2, 0, 7, boot_id())
+        assert {cause: count for cause, count in view.lost.items() if count} == {LossCause.QUEUE_FULL: 1}
+
+    assert run_child(look) == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_counts_survive_a_killed_owner(path: Path, start_child: Callable[..., int]) -> None:
+    """What was counted before kill -9 is in the file."""
+    ready, started = os.pipe()
+
+    def count() -> None:
+        page = _create(path)
+        for _ in range(1000):
+            page.counters[SEEN] += 1
+        os.write(started, b"!")
+        signal.pause()
+
+    pid = start_child(count)
+    assert os.read(ready, 1) == b"!"
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert PageView.read(path).seen == 1000
+    os.close(ready)
+    os.close(started)
+
+
+def test_a_forked_child_cannot_count_into_its_parents_page(path: Path, run_child: Callable[..., int]) -> None:
+    """Counters that a child inherited raise instead of counting for the parent."""
+    page = _create(path)
+
+    def count() -> None:
+        with pytest.raises(ValueError, match="released"):
+            page.counters[SEEN] += 1
+
+    assert run_child(count) == 0
+    page.counters[SEEN] += 1
+    assert PageView.read(path).seen == 1
+
+
+def test_the_page_has_all_its_blocks(path: Path) -> None:
+    """No store can meet a hole on a full disk, which would be SIGBUS."""
+    page = _create(path)
+    assert path.stat().st_blocks * 512 >= PAGE_BYTES
+    page.close()
+    page.close()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"ITPAGE1\0", bytes(PAGE_BYTES), b"x" * PAGE_BYTES])
+def test_what_is_no_page_is_an_error(path: Path, content: bytes | None) -> None:
+    """Missing, short and foreign files raise SpoolError and never SIGBUS."""
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SpoolError):
+        PageView.read(path)
+
+
+def test_adoption_is_marked_and_nothing_else_changes(path: Path) -> None:
+    """The adopter's mark is its own counter."""
+    page = _create(path)
+    page.counters[KEPT] = 5
+    before = PageView.read(path)
+    mark_adopted(path)
+    after = PageView.read(path)
+    assert (before.adopted, after.adopted, after.kept) == (False, True, 5)
+
+
+def test_a_page_in_memory_counts_alike() -> None:
+    """Without a slot the counters still work."""
+    page = Page.in_memory(started_ns=1, boot_id=boot_id())
+    page.counters[SEEN] += 1
+    assert page.counters[SEEN] == 1
+    page.close()

@@ -1,0 +1,116 @@
+"""`infertap run` with real servers: the unmodified app answers, and its requests are in the spool."""
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+APP = """
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+async def hello(request):
+    return PlainTextResponse("hello")
+
+app = Starlette(routes=[Route("/hello", hello)])
+
+def make():
+    return app
+"""
+
+FASTAPI_APP = """
+from fastapi import FastAPI
+
+api = FastAPI()
+
+@api.get("/hello")
+def hello():
+    return "hello"
+"""
+
+SERVERS = {
+    "uvicorn": ["uvicorn", "app:app", "--port", "PORT"],
+    "python -m uvicorn, factory": [sys.executable, "-m", "uvicorn", "--factory", "app:make", "--port", "PORT"],
+    "uvicorn, workers": ["uvicorn", "app:app", "--port", "PORT", "--workers", "2"],
+    "gunicorn": ["gunicorn", "-k", "uvicorn_worker.UvicornWorker", "-b", "127.0.0.1:PORT", "app:app"],
+    "gunicorn, preload": [
+        "gunicorn",
+        "-k",
+        "uvicorn_worker.UvicornWorker",
+        "--preload",
+        "-b",
+        "127.0.0.1:PORT",
+        "app:app",
+    ],
+    "fastapi run": [sys.executable, "-m", "fastapi", "run", "served.py", "--port", "PORT"],
+}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def wait_for_answer(url: str, process: subprocess.Popen[bytes]) -> httpx.Response:
+    pause = threading.Event()
+    for _ in range(600):
+        assert process.poll() is None, "the server ended"
+        try:
+            return httpx.get(url)
+        except httpx.TransportError:
+            pause.wait(0.05)
+    raise AssertionError("no answer")
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_an_unmodified_app_is_recorded(tmp_path: Path, server: str) -> None:
+    """The server starts the app as before, and what it answers is recorded."""
+    if server == "fastapi run" and importlib.util.find_spec("fastapi_cli") is None:
+        pytest.skip("fastapi-cli is not installed")
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "served.py").write_text(FASTAPI_APP)
+    port = free_port()
+    command = [part.replace("PORT", str(port)) for part in SERVERS[server]]
+    flags = ["--tables", str(tmp_path / "tables"), "--drainer", "external", "--drain-s", "0"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("INFERTAP_", "OTEL_"))}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "infertap_sidecar", "run", *flags, "--", *command],
+        cwd=tmp_path,
+        env={**clean, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert "hello" in wait_for_answer(f"http://127.0.0.1:{port}/hello", process).text
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    segments = list(tmp_path.glob("tables/.spool/*/slots/*/*.seg"))
+    assert sum(segment.read_bytes().count(b"/hello") > 0 for segment in segments) == 1
+
+
+def test_wrong_settings_start_no_server(tmp_path: Path) -> None:
+    """Exit code 2 before the server is run."""
+    command = [sys.executable, "-m", "infertap_sidecar", "run", "--content", "half", "--", "uvicorn", "app:app"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 2
+    assert "content" in result.stderr
+
+
+def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    """Exit code 1, and the program's name."""
+    command = [sys.executable, "-m", "infertap_sidecar", "run", "--", "/nowhere/uvicorn", "app:app"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 1
+    assert "/nowhere/uvicorn" in result.stderr

@@ -1,0 +1,276 @@
+"""`infertap serve` as a real process: start, readiness, memory, signals, exit codes."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+BODY_BYTES = 100 * 1024 * 1024
+PEAK_BYTES_MAX = 60 * 1024 * 1024
+"""Above what the idle process needs: queue_bytes_max is 16 MiB there, and the body six times as large."""
+
+
+class Sidecar:
+    """A running `infertap serve`; `log` grows as it speaks."""
+
+    def __init__(self, folder: Path, upstream: str, *flags: str, **variables: str) -> None:
+        self.log: list[str] = []
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("INFERTAP_", "OTEL_"))}
+        command = [sys.executable, "-m", "infertap_sidecar", "serve", "--upstream", upstream]
+        command += ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drainer", "external", "--drain-s", "0"]
+        self.process = subprocess.Popen(
+            [*command, *flags], cwd=folder, env={**clean, **variables}, stderr=subprocess.PIPE, text=True
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        listening = self.wait_for_line("listening on")
+        ports = [int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", listening)]
+        self.port, self.admin_port = ports[0], ports[-1]
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+
+    def wait_for_line(self, words: str) -> str:
+        pause = threading.Event()
+        for _ in range(2000):
+            found = [line for line in self.log if words in line]
+            if found:
+                return found[0]
+            assert self.process.poll() is None or self._reader.is_alive(), "".join(self.log)
+            pause.wait(0.01)
+        raise AssertionError(f"no line with {words!r} in:\n{''.join(self.log)}")
+
+    def get(self, path: str, *, admin: bool = False) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.admin_port if admin else self.port}{path}", timeout=20)
+
+    def peak_bytes(self) -> int:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        code = self.process.wait(timeout=30)
+        self._reader.join(timeout=10)
+        return code
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(timeout=10)
+        self._reader.join(timeout=10)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Any]:
+    """Start sidecars in the test's own folder; what still runs at the end is killed."""
+    with contextlib.ExitStack() as stack:
+
+        def started(upstream_port: int, *flags: str, **variables: str) -> Sidecar:
+            sidecar = Sidecar(tmp_path, f"http://127.0.0.1:{upstream_port}", *flags, **variables)
+            stack.callback(sidecar.close)
+            return sidecar
+
+        yield started
+
+
+async def answer_ok(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_it_serves_says_where_to_and_stops_cleanly(servers: Any, start: Any, tmp_path: Path) -> None:
+    """One line at start, requests forwarded and spooled, the operator's port answers, SIGTERM ends it with 0."""
+    sidecar = start(servers.raw(answer_ok))
+    assert any("recording to ./inference_tables because nothing else is set" in line for line in sidecar.log)
+    assert sidecar.get("/v1/x").text == "ok"
+    assert sidecar.get("/livez", admin=True).text == "ok\n"
+    assert sidecar.get("/readyz", admin=True).json() == {"ready": True}
+    assert "infertap_requests_seen_total 1.0" in sidecar.get("/metrics", admin=True).text
+    assert sidecar.stop() == 0
+    segments = list(tmp_path.glob("inference_tables/.spool/*/slots/*/*.seg"))
+    assert len(segments) == 1
+    assert b"/v1/x" in segments[0].read_bytes()
+
+
+def test_an_upstream_that_is_down_makes_nobody_unready(start: Any) -> None:
+    """The sidecar starts before its model server, answers 502 and stays ready; the log says so once."""
+    sidecar = start(closed_port())
+    assert [sidecar.get("/x").status_code for _ in range(3)] == [502, 502, 502]
+    assert sidecar.get("/readyz", admin=True).status_code == 200
+    sidecar.wait_for_line("cannot connect to the upstream: connection refused")
+    assert sidecar.stop() == 0
+    assert sum("cannot connect to the upstream" in line for line in sidecar.log) == 1
+
+
+def test_a_stop_lets_answers_finish(servers: Any, start: Any) -> None:
+    """A stream under way at SIGTERM ends as the upstream ends it; new connections are refused meanwhile."""
+    release = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+        await release.wait()
+        writer.write(b"4\r\nlast\r\n0\r\n\r\n")
+
+    async def set_release() -> None:
+        release.set()
+
+    sidecar = start(servers.raw(slow))
+    with httpx.stream("GET", f"http://127.0.0.1:{sidecar.port}/s", timeout=20) as stream:
+        chunks = stream.iter_raw()
+        assert next(chunks) == b"first"
+        sidecar.process.send_signal(signal.SIGTERM)
+        refused = False
+        pause = threading.Event()
+        for _ in range(500):
+            try:
+                socket.create_connection(("127.0.0.1", sidecar.port), timeout=5).close()
+            except ConnectionRefusedError:
+                refused = True
+                break
+            pause.wait(0.01)
+        assert refused
+        assert sidecar.get("/readyz", admin=True).json() == {"ready": False, "problems": ["stopping"]}
+        servers.run(set_release())
+        assert b"".join(chunks) == b"last"
+    assert sidecar.ended() == 0
+
+
+def test_a_second_signal_cuts_answers_off_and_still_records_them(servers: Any, start: Any, tmp_path: Path) -> None:
+    """Who is in a hurry loses the answers, not the records."""
+    asked = threading.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+        asked.set()
+        await reader.read()
+
+    sidecar = start(servers.raw(hang))
+    with (
+        pytest.raises(httpx.RemoteProtocolError),
+        httpx.stream("GET", f"http://127.0.0.1:{sidecar.port}/hurry", timeout=20) as stream,
+    ):
+        chunks = stream.iter_raw()
+        assert next(chunks) == b"first"
+        sidecar.process.send_signal(signal.SIGTERM)
+        pause = threading.Event()
+        while sidecar.get("/readyz", admin=True).status_code == 200:
+            pause.wait(0.01)
+        sidecar.process.send_signal(signal.SIGINT)
+        next(chunks)
+    assert sidecar.ended() == 0
+    (segment,) = tmp_path.glob("inference_tables/.spool/*/slots/*/*.seg")
+    assert b"/hurry" in segment.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_100_mb_stream_through_bounded_memory(servers: Any, start: Any, way: str) -> None:
+    """A body six times the byte budget passes whole and unbuffered in either direction."""
+    received: list[int] = []
+
+    async def sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        count = 0
+        while count < BODY_BYTES:
+            count += len(await reader.read(1 << 16))
+        received.append(count)
+        writer.write(OK)
+
+    async def source(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BODY_BYTES)
+        for _ in range(BODY_BYTES >> 16):
+            writer.write(bytes(1 << 16))
+            await writer.drain()
+
+    sidecar = start(servers.raw(sink if way == "up" else source), "--queue-bytes-max", "16MiB")
+    before = sidecar.peak_bytes()
+    url = f"http://127.0.0.1:{sidecar.port}/big"
+    if way == "up":
+        chunks = (bytes(1 << 16) for _ in range(BODY_BYTES >> 16))
+        headers = {"content-length": str(BODY_BYTES)}
+        assert httpx.post(url, content=chunks, headers=headers, timeout=60).text == "ok"
+    else:
+        with httpx.stream("GET", url, timeout=60) as stream:
+            received.append(sum(len(chunk) for chunk in stream.iter_raw()))
+    assert received == [BODY_BYTES]
+    assert sidecar.peak_bytes() - before < PEAK_BYTES_MAX
+
+
+def test_logs_can_be_json(start: Any) -> None:
+    """Every line of the log is one JSON object."""
+    sidecar = start(closed_port(), "--log-format", "json")
+    sidecar.get("/x")
+    sidecar.wait_for_line("cannot connect")
+    assert sidecar.stop() == 0
+    entries = [json.loads(line) for line in sidecar.log]
+    assert {"time", "level", "logger", "message"} <= entries[0].keys()
+
+
+def failed(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("INFERTAP_", "OTEL_"))}
+    command = [sys.executable, "-m", "infertap_sidecar", "serve", *arguments]
+    return subprocess.run(
+        command, cwd=tmp_path, env={**clean, **variables}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_all_problems_come_at_once_and_nothing_starts(tmp_path: Path) -> None:
+    """Exit code 2, one line a problem, wherever it was said; no folder is made."""
+    result = failed(tmp_path, "--upstrem", "x", "--listen", "99", "--workers", "2", INFERTAP_QUEUE_BYTES_MAX="lots")
+    assert result.returncode == 2
+    for words in (
+        "--upstrem: no such flag; did you mean --upstream?",
+        "upstream:",
+        "listen:",
+        "workers:",
+        "INFERTAP_QUEUE",
+    ):
+        assert words in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_in_otel_variables_stop_the_sidecar(tmp_path: Path) -> None:
+    """Unlike an app, `serve` refuses to start with an endpoint that cannot work."""
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
+    result = failed(tmp_path, "--upstream", "http://127.0.0.1:1", **variables)
+    assert result.returncode == 2
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_address_in_use_is_a_failure(tmp_path: Path) -> None:
+    """Exit code 1 and the address in the message; the settings were right."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = failed(tmp_path, "--upstream", "http://127.0.0.1:1", "--listen", address)
+    assert result.returncode == 1
+    assert f"cannot listen on {address}: address already in use" in result.stderr.lower()

@@ -1,0 +1,102 @@
+"""Command lines of ASGI servers with the app replaced, and those that are refused."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from infertap import ConfigError
+from infertap_sidecar.launch import (
+    APP_VARIABLE,
+    FACTORY,
+    NAME_VARIABLE,
+    PATH_VARIABLE,
+    SERVER_VARIABLE,
+    WRAPPER,
+    gunicorn_facts,
+    rewrite,
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "app"),
+    [
+        ("uvicorn app:app", f"uvicorn {WRAPPER}", "app:app"),
+        ("uvicorn --port 80 --reload a.b:c --workers 4", f"uvicorn --port 80 --reload {WRAPPER} --workers 4", "a.b:c"),
+        ("uvicorn --host=::1 --app-dir src app:app", f"uvicorn --host=::1 --app-dir src {WRAPPER}", "app:app"),
+        ("python -m uvicorn app:app", f"python -m uvicorn {WRAPPER}", "app:app"),
+        ("python3.12 -m uvicorn app:app", f"python3.12 -m uvicorn {WRAPPER}", "app:app"),
+        ("/opt/bin/uvicorn --factory app:make", f"/opt/bin/uvicorn --factory {FACTORY}", "app:make"),
+        ("uvicorn --header app:app app:app", f"uvicorn --header app:app {WRAPPER}", "app:app"),
+        (
+            "gunicorn -k uvicorn_worker.UvicornWorker -w4 --preload app:app",
+            f"gunicorn -k uvicorn_worker.UvicornWorker -w4 --preload {WRAPPER}",
+            "app:app",
+        ),
+    ],
+)
+def test_the_app_is_replaced_and_nothing_else(before: str, after: str, app: str) -> None:
+    """Options keep their places and values; the original's name goes into the environment."""
+    launch = rewrite(before.split(), {})
+    assert " ".join(launch.command) == after
+    assert launch.variables[APP_VARIABLE] == app
+
+
+def test_an_app_named_in_uvicorns_own_variable_is_replaced_there() -> None:
+    """uvicorn reads UVICORN_APP where the command line has no app."""
+    launch = rewrite(["uvicorn", "--port", "80"], {"UVICORN_APP": "app:app"})
+    assert launch.command == ("uvicorn", "--port", "80")
+    assert launch.variables == {SERVER_VARIABLE: "uvicorn", APP_VARIABLE: "app:app", "UVICORN_APP": WRAPPER}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "variables"),
+    [
+        ("fastapi run main.py --port 80", "fastapi run --port 80", {PATH_VARIABLE: "main.py"}),
+        (
+            "fastapi run --reload src/m.py --app api",
+            "fastapi run --reload",
+            {PATH_VARIABLE: "src/m.py", NAME_VARIABLE: "api"},
+        ),
+        ("fastapi run --entrypoint a:b", "fastapi run", {APP_VARIABLE: "a:b"}),
+        ("fastapi dev -e a:b --host 0.0.0.0", "fastapi dev --host 0.0.0.0", {APP_VARIABLE: "a:b"}),
+        ("python -m fastapi run", "python -m fastapi run", {}),
+    ],
+)
+def test_fastapis_ways_to_name_an_app(before: str, after: str, variables: dict[str, str]) -> None:
+    """A path, an app, an entry point or nothing at all: the wrapper becomes the entry point."""
+    launch = rewrite(before.split(), {})
+    assert " ".join(launch.command) == f"{after} --entrypoint {WRAPPER}"
+    assert launch.variables == {SERVER_VARIABLE: "fastapi", **variables}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "hypercorn app:app",
+        "python app.py",
+        "python -m http.server",
+        "fastapi deploy",
+        "uvicorn",
+        "uvicorn --interface wsgi app:app",
+        "gunicorn app:app",
+        "gunicorn -k gthread app:app",
+    ],
+)
+def test_what_cannot_be_wrapped_is_refused(command: str) -> None:
+    """A wrong usage, said before anything starts."""
+    with pytest.raises(ConfigError):
+        rewrite(command.split(), {})
+
+
+def test_gunicorns_own_configuration_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker class and app may stand in gunicorn's configuration file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gunicorn.conf.py").write_text("worker_class = 'uvicorn_worker.UvicornWorker'\nwsgi_app = 'a:b'\n")
+    launch = rewrite(["gunicorn", "-w", "2"], {})
+    assert launch.command == ("gunicorn", "-w", "2", WRAPPER)
+    assert launch.variables[APP_VARIABLE] == "a:b"
+    facts = gunicorn_facts(["--worker-class", "sync"])
+    assert facts is not None
+    assert facts.worker_class == "sync"
+    assert sys.modules.get("gunicorn.app.wsgiapp") is None
