@@ -167,6 +167,8 @@ class Capture:
         return False
 
     def _body(self, body: bytes, now_ns: int) -> None:
+        if self.scope.method == "HEAD":
+            return  # the server sends none of it
         size = len(body)
         if self.chunk_count == 0:
             self.first_chunk_at_ns = now_ns

@@ -126,6 +126,7 @@ class Pipeline:
         self.spans_dropped = 0
         self._span_lock = threading.Lock()
         self._span_bytes = 0
+        self._span_bytes_max = settings.queue_bytes_max // _SPAN_SHARE
         self._assembler = assembler
         self._writer = writer
         self._delivery = delivery
@@ -167,7 +168,7 @@ class Pipeline:
     def submit_span(self, span: ChildSpan) -> None:
         """Take a finished child span; drop it, counted, where there is no room. Any thread."""
         with self._span_lock:
-            if self._span_bytes + span.held_bytes > self.settings.queue_bytes_max // _SPAN_SHARE:
+            if self._span_bytes + span.held_bytes > self._span_bytes_max:
                 self.spans_dropped += 1
                 return
             self._span_bytes += span.held_bytes

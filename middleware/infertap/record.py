@@ -5,7 +5,7 @@
 3. A record has been redacted. Its `to_payload()` is the wire form of a spool frame: a map without nulls.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -116,7 +116,7 @@ class Exchange(NamedTuple):
     response_bytes: int
     response_headers: Headers
     response_started: bool
-    """Whether a status went out; without one there is no response, and the status code is what the server made of it."""
+    """Whether a status went out; without one there is no response, and the status is what the server made of it."""
     chunk_count: int
     """Body messages of the answer that carried bytes."""
     status_code: int
@@ -154,23 +154,7 @@ class SpanFacts(NamedTuple):
     """("OK" | "ERROR" | "UNSET", description)."""
 
 
-@dataclass(slots=True)
-class Body:
-    """One body on its way through the worker.
-
-    `raw` is what passed; `text` is what may be kept. Exactly one of `text` and `withheld` is set at the end, unless
-    the body was empty, which is the text "".
-    """
-
-    raw: bytes
-    media_type: str | None
-    charset: str | None
-    coding: str | None
-    text: str | None = None
-    withheld: str | None = None
-
-
-@dataclass(slots=True)
+@dataclass
 class ServerSpanFacts:
     """What the drainer needs, beside the row, to render the finished server span. Redacted."""
 
@@ -200,7 +184,7 @@ class ServerSpanFacts:
         return _compact(self)
 
 
-@dataclass(slots=True)
+@dataclass
 class InferenceRecord:
     """One row of the table `inference`, and the facts of its server span. Field names are column names.
 
@@ -274,7 +258,7 @@ class InferenceRecord:
         return payload
 
 
-@dataclass(slots=True)
+@dataclass
 class SpanRecord:
     """One finished span of the app (not the server span). Redacted; attribute values keep their types.
 
@@ -312,16 +296,12 @@ class SpanRecord:
 
 
 def _compact(record: InferenceRecord | ServerSpanFacts | SpanRecord) -> dict[str, Any]:
-    payload: dict[str, Any] = {}
-    for name in _FIELD_NAMES[type(record)]:
-        value = getattr(record, name)
-        if value is not None and value != [] and value != {}:
-            payload[name] = value
-    return payload
+    """The fields that say something: neither None nor an empty list or map; False, 0 and "" are values."""
+    return {
+        name: value
+        for name, value in record.__dict__.items()
+        if value or (value is not None and value.__class__ in _SCALARS)
+    }
 
 
-_FIELD_NAMES: dict[type, tuple[str, ...]] = {
-    InferenceRecord: tuple(f.name for f in fields(InferenceRecord) if f.name != "span"),
-    ServerSpanFacts: tuple(f.name for f in fields(ServerSpanFacts)),
-    SpanRecord: tuple(f.name for f in fields(SpanRecord)),
-}
+_SCALARS = frozenset({bool, int, float, str})

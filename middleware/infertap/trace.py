@@ -22,8 +22,6 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
     TraceState,
-    get_current_span,
-    set_span_in_context,
 )
 from opentelemetry.trace.propagation import _SPAN_KEY
 from opentelemetry.util.types import AttributeValue
@@ -173,11 +171,12 @@ def context_with(span: ServerSpan, base: Mapping[str, object], *, current: bool 
         base: The context to build on.
         current: False where a span that we did not make is current.
     """
-    values = dict(base)
-    values[_SERVER_SPAN] = span
+    context = otel_context.Context(base)
+    # A Context is a dict that refuses `[]=`; nobody has seen this one yet, so one copy of `base` is enough.
+    dict.__setitem__(context, _SERVER_SPAN, span)
     if current:
-        values[_SPAN_KEY] = span
-    return otel_context.Context(values)
+        dict.__setitem__(context, _SPAN_KEY, span)
+    return context
 
 
 def span_in(context: Mapping[str, object]) -> Span | None:
@@ -210,7 +209,9 @@ class ChildSpan(ServerSpan):
     """A span of the app made by `start_span`; becomes a row of `spans`, or an OTLP span, when it ends."""
 
     def __init__(self, name: str, sink: SpanSink, ids: TraceIds, request_key: tuple[int, int]) -> None:
-        super().__init__(sink, ids)
+        # Not the parent's constructor: a child always has its ids.
+        self.sink = sink
+        self.ids = ids
         self.request_key = request_key
         self.name = name
         self.held_bytes = _SPAN_BYTES
@@ -271,6 +272,25 @@ class _Discard:
 _DISCARD = _Discard()
 
 
+_NO_IDS = TraceIds(0, 0, 0, 0, "")
+
+
+def _child_ids(parent: Span) -> TraceIds | None:
+    """The ids of a new child of `parent`; None where the parent is no valid span."""
+    if isinstance(parent, ServerSpan):
+        # One of ours: no need to make a SpanContext of it first.
+        ids = parent.resolve()
+        trace_id, parent_id, flags, state = ids.trace_id, ids.span_id, ids.trace_flags, ids.trace_state
+    else:
+        context = parent.get_span_context()
+        trace_id, parent_id, flags = context.trace_id, context.span_id, int(context.trace_flags)
+        state = context.trace_state.to_header() if context.trace_state else ""
+    if trace_id == 0 or parent_id == 0:
+        return None
+    parts = (trace_id, new_span_id(), parent_id, flags, state, False, 0)
+    return tuple.__new__(TraceIds, parts)
+
+
 class start_span:  # noqa: N801 - reads as the function it is used as
     """A child span around a block or a function.
 
@@ -288,16 +308,17 @@ class start_span:  # noqa: N801 - reads as the function it is used as
         self._token: Token[otel_context.Context] | None = None
 
     def __enter__(self) -> ChildSpan:
-        parent = get_current_span().get_span_context()
-        server = current_server_span()
-        if server is None or not parent.is_valid:
-            ids = TraceIds(0, 0, 0, 0, "")
-            span = ChildSpan(self._name, _DISCARD, ids, (0, 0))
+        current = otel_context.get_current()
+        server = cast("ServerSpan | None", current.get(_SERVER_SPAN))
+        parent = span_in(current)
+        ids = _child_ids(parent) if parent is not None else None
+        if server is None or ids is None:
+            span = ChildSpan(self._name, _DISCARD, _NO_IDS, (0, 0))
         else:
-            state = parent.trace_state.to_header() if parent.trace_state else ""
-            ids = TraceIds(parent.trace_id, new_span_id(), parent.span_id, int(parent.trace_flags), state)
             span = ChildSpan(self._name, server.sink, ids, server.request_key)
-            self._token = otel_context.attach(set_span_in_context(span))
+            context = otel_context.Context(current)
+            dict.__setitem__(context, _SPAN_KEY, span)
+            self._token = otel_context.attach(context)
         if self._attributes:
             span.set_attributes(self._attributes)
         self._span = span

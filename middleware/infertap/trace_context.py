@@ -87,11 +87,9 @@ def derive_ids(traceparent: bytes | None, bits: int, sampler: PureSampler | None
     """
     span_id = (bits >> 64) & _MASK_64 or 1
     parent = parse_traceparent(traceparent) if traceparent else None
-    if parent is None:
-        trace_id = bits >> 128 or 1
-        return TraceIds(trace_id, span_id, 0, int(sampler is not None and sampler.sampled(trace_id, None)), "")
-    trace_id, parent_id, flags = parent
-    return TraceIds(trace_id, span_id, parent_id, int(sampler is not None and sampler.sampled(trace_id, flags)), "")
+    trace_id, parent_id, flags = parent if parent is not None else (bits >> 128 or 1, 0, None)
+    sampled = int(sampler is not None and sampler.sampled(trace_id, flags))
+    return tuple.__new__(TraceIds, (trace_id, span_id, parent_id, sampled, "", False, 0))
 
 
 Arrival = tuple[bytes | None, TraceIds | None, otel_context.Context | None]

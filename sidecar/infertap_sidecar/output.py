@@ -2,17 +2,20 @@
 
 import csv
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import orjson
 from arro3.core import Table
 from deltalake import write_deltalake
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
+from rich.rule import Rule
 from rich.table import Table as Grid
+from rich.text import Text
 
 from infertap.errors import InfertapError
 from infertap.tables.query import rows
@@ -20,6 +23,8 @@ from infertap.tables.query import rows
 WIDTH = 100
 _ROWS_SHOWN_MAX = 1000
 _CELL_CHARACTERS_MAX = 200
+_WIDTH_MIN = 6
+_GAP = 3
 
 
 def console(stream: TextIO) -> Console:
@@ -28,18 +33,59 @@ def console(stream: TextIO) -> Console:
 
 
 def write_table(result: Table, stream: TextIO) -> None:
-    """Aligned columns; long cells are cut with `…`, and more than 1,000 rows are only counted."""
+    """One line a row, or one line a value where there are too many columns. Long cells end in `…`.
+
+    Of more than 1,000 rows the rest is only counted.
+    """
     found = rows(result)
-    grid = Grid(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in result.column_names:
-        numbers = any(isinstance(row[name], int | float) and not isinstance(row[name], bool) for row in found)
-        grid.add_column(name, justify="right" if numbers else "left", overflow="ellipsis")
-    for row in found[:_ROWS_SHOWN_MAX]:
-        grid.add_row(*(_escape(cell(row[name])) for name in result.column_names))
+    shown = [[cell(row[name]) for name in result.column_names] for row in found[:_ROWS_SHOWN_MAX]]
     out = console(stream)
-    out.print(grid)
+    if len(result.column_names) * (_WIDTH_MIN + _GAP) <= out.width:
+        out.print(_side_by_side(result, found, shown, out.width))
+    else:
+        for number, cells in enumerate(shown, start=1):
+            out.print(Rule(f"row {number}", align="left", style="dim"))
+            out.print(_one_below_another(result.column_names, cells))
     more = f", the first {_ROWS_SHOWN_MAX:,} shown" if len(found) > _ROWS_SHOWN_MAX else ""
-    out.print(f"[dim]{len(found):,} row{'' if len(found) == 1 else 's'}{more}[/dim]")
+    out.print(Text(f"{len(found):,} row{'' if len(found) == 1 else 's'}{more}", "dim"))
+
+
+def _side_by_side(
+    result: Table, found: Sequence[Mapping[str, Any]], shown: Sequence[Sequence[str]], width_total: int
+) -> Grid:
+    widths = _widths(result.column_names, shown, width_total)
+    grid = Grid(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name, width in zip(result.column_names, widths, strict=True):
+        numbers = any(isinstance(row[name], int | float) and not isinstance(row[name], bool) for row in found)
+        justify: Literal["left", "right"] = "right" if numbers else "left"
+        grid.add_column(Text(name), justify=justify, no_wrap=True, overflow="ellipsis", width=width)
+    for cells in shown:
+        grid.add_row(*(Text(text) for text in cells))
+    return grid
+
+
+def _one_below_another(names: Sequence[str], cells: Sequence[str]) -> Grid:
+    grid = Grid.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    for name, text in zip(names, cells, strict=True):
+        grid.add_row(name, Text(text))
+    return grid
+
+
+def _widths(names: Sequence[str], shown: Sequence[Sequence[str]], total: int) -> list[int]:
+    """Short columns whole, long ones share what is left; a column is never narrower than a few letters."""
+    natural = [max(cell_len(text) for text in (name, *column)) for name, column in _columns(names, shown)]
+    room = total - _GAP * len(natural)
+    widths = list(natural)
+    # Cut the widest until it fits; equal ones shrink together.
+    while sum(widths) > room and max(widths, default=0) > _WIDTH_MIN:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _columns(names: Sequence[str], shown: Sequence[Sequence[str]]) -> list[tuple[str, list[str]]]:
+    return [(name, [cells[index] for cells in shown]) for index, name in enumerate(names)]
 
 
 def write_jsonl(result: Table, stream: TextIO) -> None:
@@ -91,7 +137,3 @@ def _flat(value: Any) -> Any:
 
 def _json(value: Any) -> bytes:
     return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")

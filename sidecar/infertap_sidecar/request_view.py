@@ -70,9 +70,13 @@ def _body(side: str, row: Mapping[str, Any]) -> Panel:
     if text is None:
         reasons = [code for code in row["logging_error_codes"] or () if code.startswith(side.upper())]
         reference = row[f"{side}_ref"]
-        return Panel(Text(f"not stored here: {reference or ', '.join(reasons) or 'no body'}", style="dim"), title=title)
+        return Panel(
+            Text(f"not stored here: {reference or ', '.join(reasons) or 'no body'}", style="dim"),
+            title=title,
+            title_align="left",
+        )
     if not text:
-        return Panel(Text("empty", style="dim"), title=title)
+        return Panel(Text("empty", style="dim"), title=title, title_align="left")
     content, language = _pretty(text)
     lines = content.splitlines()
     parts: list[Syntax | Text] = [
@@ -106,7 +110,11 @@ def _print_spans(spans: Sequence[Mapping[str, Any]], out: Console) -> None:
         bar = " " * min(_BAR_WIDTH - 1, int(offset * scale)) + "━" * max(1, round(duration * scale))
         name = "  " * depths[span["span_id"]] + str(span["name"])
         grid.add_row(
-            Text(name), Text(str(span["kind"])), f"{offset / 1e6:,.1f}", f"{duration / 1e6:,.1f}", Text(bar, "cyan")
+            Text(name),
+            Text(str(span["kind"]).removeprefix("SPAN_KIND_")),
+            f"{offset / 1e6:,.1f}",
+            f"{duration / 1e6:,.1f}",
+            Text(bar, "cyan"),
         )
     out.print(grid)
 

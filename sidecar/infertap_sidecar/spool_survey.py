@@ -40,7 +40,7 @@ def survey(spool_dirs: Iterable[Path], choice: Choice | None) -> list[FolderRepo
         file.parent.resolve(): file.parent for root in spool_dirs for file in sorted(root.glob("*/destination.json"))
     }
     current = choice.folder.resolve() if choice is not None else None
-    return [_report(path, current=real == current) for real, path in found.items()]
+    return [report(path, current=real == current) for real, path in found.items()]
 
 
 def read_identity(path: Path) -> Mapping[str, Any]:
@@ -63,7 +63,8 @@ def destination_words(path: Path) -> str:
     return " and ".join(places) or "unknown"
 
 
-def _report(path: Path, *, current: bool) -> FolderReport:
+def report(path: Path, *, current: bool = False) -> FolderReport:
+    """What lies in one folder."""
     folder = SpoolFolder(path)
     slots = [folder.slot_dir(spool_id) for spool_id in folder.slot_ids()]
     return FolderReport(

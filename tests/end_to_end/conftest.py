@@ -66,6 +66,7 @@ class Process:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._output.close()
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def start(
             where = folder or tmp_path
             command = [*_COMMANDS[server](port), *arguments]
             process = Process(command, {**environment, "PYTHONPATH": str(APPS), **(env or {})}, where, port, probe)
-            stack.callback(lambda: process.process.poll() is None and process.kill())
+            stack.callback(process.kill)
             if probe is not None:
                 process.wait_ready()
             return process

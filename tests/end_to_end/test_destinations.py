@@ -14,7 +14,7 @@ Start = Callable[..., Any]
 def wait_for_spans(receiver: Any, least: int) -> list[Any]:
     deadline = time.monotonic() + 30
     while True:
-        spans: list[Any] = receiver.spans()
+        spans: list[Any] = receiver.spans
         if len(spans) >= least or time.monotonic() > deadline:
             return spans
         time.sleep(0.1)
@@ -72,13 +72,13 @@ def test_a_dead_collector_costs_nothing_but_time(
 ) -> None:
     """Records wait in the spool while nobody listens, and arrive once somebody does."""
     env = endpoint(otlp_receiver, "grpc")
-    otlp_receiver.behave(status=503, grpc_code="UNAVAILABLE")
+    otlp_receiver.behave(http_status=503, grpc_code="UNAVAILABLE")
     server = start("uvicorn", "zoo:recorded", env={**env, "INFERTAP_DRAIN_S": "1"})
     for _ in range(5):
         assert httpx.post(f"{server.url}/echo", json={"q": 1}).status_code == 200
     server.stop()
     assert "wait in" in server.output
-    assert otlp_receiver.spans() == []
+    assert otlp_receiver.spans == []
     otlp_receiver.behave()
     again = start("uvicorn", "zoo:recorded", env=env)
     assert len(wait_for_spans(otlp_receiver, 5)) == 5

@@ -31,7 +31,12 @@ def ask(url: str) -> None:
     """One request of each kind; the query string names it."""
     httpx.post(f"{url}/echo?case=json&token=abc", json={"a": 1, "password": "p"}, headers={"x-request-id": "r1"})
     httpx.post(f"{url}/echo?case=form", data={"q": "x", "api_key": "k"})
-    httpx.post(f"{url}/echo?case=multipart", files={"file": ("a.bin", b"\x00\x01")}, data={"token": "t", "n": "1"})
+    httpx.post(
+        f"{url}/echo?case=multipart",
+        files={"file": ("a.bin", b"\x00\x01")},
+        data={"token": "t", "n": "1"},
+        headers={"content-type": "multipart/form-data; boundary=the-same-each-time"},
+    )
     httpx.post(f"{url}/echo?case=empty")
     httpx.post(f"{url}/stream/20?case=stream", json={})
     for status in (201, 204, 304, 302, 404, 500, 503):

@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -104,3 +108,46 @@ def servers() -> Iterator[Servers]:
     running = Servers()
     yield running
     running.stop()
+
+
+class CommandLine:
+    """Runs `infertap` as a process in one folder, without the settings of whoever runs the tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.python("-m", "infertap_sidecar", *arguments, **variables)
+
+    def record(self, tables: str = "inference_tables", **variables: str) -> None:
+        """Three requests into the spool of the given tables."""
+        done = self.python(str(Path(__file__).with_name("recorded.py")), tables, **variables)
+        assert done.returncode == 0, done.stderr
+
+    def python(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("INFERTAP_", "OTEL_"))}
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env={**clean, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+
+@pytest.fixture
+def infertap(tmp_path: Path) -> CommandLine:
+    """The command line in an empty folder."""
+    return CommandLine(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def delivered(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """The command line in a folder whose `inference_tables` hold three requests. Only for tests that read."""
+    command = CommandLine(tmp_path_factory.mktemp("delivered"))
+    command.record()
+    drained = command("drain")
+    assert drained.returncode == 0, drained.stderr
+    return command

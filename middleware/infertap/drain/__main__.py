@@ -74,7 +74,7 @@ def _drain(folder: SpoolFolder, build: Build | None, command: Sequence[str]) -> 
     state.save(folder.drainer_state)
     step_back()
     faulthandler.enable()
-    log_to_folder(folder)
+    log_to_folder(folder, settings.secrets)
     sweep_scratch(folder)
     destinations = (build or _default_build())(settings)
     for destination in destinations:

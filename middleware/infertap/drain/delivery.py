@@ -7,7 +7,7 @@
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from infertap.clock import Clock
@@ -45,6 +45,8 @@ class Delivery:
     poison: PoisonSearch | None
     clock: Clock
     bytes_max: int
+    secrets: Collection[str]
+    """What no error text may show."""
     error: str = ""
     """Why the last delivery failed; empty after one that worked."""
     unexpected: bool = False
@@ -102,7 +104,7 @@ class Delivery:
         try:
             return self._call([], outcomes) is not None
         except PermanentError as error:
-            _log.warning("the last counts of slot %s are refused: %s", spool_id, masked_line(str(error)))
+            _log.warning("the last counts of slot %s are refused: %s", spool_id, masked_line(str(error), self.secrets))
             return True
 
     def _call(
@@ -129,7 +131,7 @@ class Delivery:
         return receipt
 
     def _failed(self, message: str, retry_after_s: float | None) -> None:
-        text = masked_line(message)
+        text = masked_line(message, self.secrets)
         delay_s = self.pace.failed(self.clock.monotonic_s(), retry_after_s)
         if text != self.error:
             _log.warning(
@@ -195,7 +197,7 @@ class Delivery:
             self.inflight.suspect(self.name, batch)
             return None
         (segment,) = segments
-        self.parking.park(self.name, segment, str(error))
+        self.parking.park(self.name, segment, masked_line(str(error), self.secrets))
         counts.append((segment.spool_id, lost_by_minute(self.name, segment, LossCause.PARKED)))
         return Receipt(delivered={segment.spool_id: segment.segment_no})
 

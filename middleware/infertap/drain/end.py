@@ -30,6 +30,10 @@ class EndRules:
     delivered_s: float = float("-inf")
     idle_since_s: float | None = None
 
+    def next_s(self) -> float:
+        """When `look` may decide something else although nothing has changed."""
+        return float("inf") if self.idle_since_s is None else self.idle_since_s + self.linger_s
+
     def look(self, now_s: float, *, owners: bool, waiting: bool) -> End | None:
         """Decides after one look at the slots.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from infertap.drain.delivery import Delivery
 from infertap.drain.slots import Slots, SlotView
-from infertap.spool.folder import SpoolFolder
+from infertap.spool.folder import SpoolFolder, list_segments
 
 
 @dataclass(slots=True)
@@ -58,9 +58,12 @@ class Flushes:
 
     def _done(self, view: SlotView) -> None:
         slot_dir = self.folder.slot_dir(view.spool_id)
-        for name in ("flush_failed", "flush"):
-            with contextlib.suppress(OSError):
-                (slot_dir / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (slot_dir / "flush_failed").unlink(missing_ok=True)
+            (slot_dir / "flush").unlink(missing_ok=True)
+            if list_segments(slot_dir):
+                # Asked once more, for something newer, before we had answered.
+                (slot_dir / "flush").touch(mode=0o600)
         view.flush_ns = 0
 
     def _leave_reason(self, view: SlotView, reason: str) -> None:

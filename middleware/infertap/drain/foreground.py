@@ -42,7 +42,7 @@ def run_foreground(
     Returns:
         0 if everything was delivered; 1 if something is left, or somebody else drains the folder.
     """
-    log_to_stderr()
+    log_to_stderr(settings.secrets)
     os.umask(0o077)
     stop = Stop(folder)
     for number in (signal.SIGTERM, signal.SIGINT):

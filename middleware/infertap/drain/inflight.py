@@ -53,11 +53,11 @@ class Inflight:
         return accused[: max(1, len(accused) // 2)]
 
     def is_killer(self, destination: str, files: Sequence[SegmentFile]) -> bool:
-        """Whether this one segment has killed, alone, more than once: a single death may have been meant for others."""
+        """Whether a drainer has died with this one segment alone in its hands: time to let children try its rows."""
         return (
             destination == self.destination
             and len(files) == 1
-            and self.deaths >= 2
+            and self.deaths >= 1
             and [(files[0].spool_id, files[0].segment_no)] == self.suspects
         )
 

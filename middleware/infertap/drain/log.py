@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Collection
 from logging.handlers import RotatingFileHandler
 
 from infertap.drain.masking import masked
@@ -15,32 +16,41 @@ LOG_BYTES_MAX = 256 << 10
 class JsonLine(logging.Formatter):
     """One masked JSON object a line: `at`, `level`, `logger`, `message`."""
 
+    def __init__(self, secrets: Collection[str]) -> None:
+        super().__init__()
+        self._secrets = secrets
+
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
         if record.exc_info:
             message += "\n" + self.formatException(record.exc_info)
-        entry = {"at": record.created, "level": record.levelname, "logger": record.name, "message": masked(message)}
+        entry = {"at": record.created, "level": record.levelname, "logger": record.name, "message": message}
+        entry["message"] = masked(message, self._secrets)
         return json.dumps(entry)
 
 
 class MaskedText(logging.Formatter):
     """A masked line for people."""
 
+    def __init__(self, secrets: Collection[str]) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._secrets = secrets
+
     def format(self, record: logging.LogRecord) -> str:
-        return masked(super().format(record))
+        return masked(super().format(record), self._secrets)
 
 
-def log_to_folder(folder: SpoolFolder) -> None:
+def log_to_folder(folder: SpoolFolder, secrets: Collection[str]) -> None:
     """Sends this process's log records into the folder. Raises OSError."""
     handler = RotatingFileHandler(folder.drainer_log, maxBytes=LOG_BYTES_MAX, backupCount=1, encoding="utf-8")
-    handler.setFormatter(JsonLine())
+    handler.setFormatter(JsonLine(secrets))
     _install(handler)
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(secrets: Collection[str]) -> None:
     """Sends this process's log records to its own stderr, as for a drainer in the foreground."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(MaskedText("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(MaskedText(secrets))
     _install(handler)
 
 

@@ -100,6 +100,7 @@ class Drainer:
                 poison,
                 clock,
                 settings.commit_bytes_max,
+                settings.secrets,
             )
             for destination in destinations
         ]
@@ -125,7 +126,7 @@ class Drainer:
                 if end is not None and self._leave(end):
                     return end
                 if end is None:
-                    bell.wait(self._rounds.wait_s())
+                    bell.wait(min(self._rounds.wait_s(), self._rules.next_s() - self._clock.monotonic_s()))
         finally:
             bell.close()
             self._slots.close()

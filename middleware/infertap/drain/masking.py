@@ -1,27 +1,38 @@
 """Takes credentials out of text that came from libraries, before it reaches a log, a file or a metric."""
 
 import re
+from collections.abc import Collection
 
 TEXT_CHARS_MAX = 400
+SECRET_CHARS_MIN = 4
+"""Shorter values of secret settings are no secrets, and would be found everywhere."""
 
 _URL = re.compile(
     r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s/@'\"<>]*@)?(?P<rest>[^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?"
 )
-_AUTHORIZATION = re.compile(r"(?i)\b(bearer|basic|token|api[-_ ]?key)\b([ =:]+['\"]?)[^\s'\",;)]{4,}")
+_AUTHORIZATION = re.compile(r"(?i)\b(bearer|basic|token|(?:api[-_ ]?)?key)\b([ =:]+['\"]?)[^\s'\",;)]{4,}")
 _ASSIGNMENT = re.compile(
     r"(?i)([\w.-]*(?:secret|token|password|passwd|credential|authorization|signature|api[-_]?key|access[-_]?key)[\w.-]*"
     r"['\"]?\s*[:=]\s*['\"]?)[^\s'\",;)}]+"
 )
 
 
-def masked(text: str) -> str:
-    """The text without user information and query strings of URLs and without values that look like credentials."""
+def masked(text: str, secrets: Collection[str] = ()) -> str:
+    """The text without the secrets, without user information and query strings of URLs, and without values that look
+    like credentials.
+
+    Args:
+        secrets: Values that are known to be secret, wherever they stand.
+    """
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= SECRET_CHARS_MIN:
+            text = text.replace(secret, "***")
     text = _URL.sub(lambda match: match["scheme"] + match["rest"], text)
     text = _AUTHORIZATION.sub(r"\1\2***", text)
     return _ASSIGNMENT.sub(r"\1***", text)
 
 
-def masked_line(text: str) -> str:
+def masked_line(text: str, secrets: Collection[str] = ()) -> str:
     """The same as one line of at most `TEXT_CHARS_MAX` characters, for a status file."""
-    line = " ".join(masked(text).split())
+    line = " ".join(masked(text, secrets).split())
     return line if len(line) <= TEXT_CHARS_MAX else line[: TEXT_CHARS_MAX - 1] + "…"

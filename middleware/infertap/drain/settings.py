@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from infertap._version import __version__
-from infertap.targets import Targets
+from infertap.targets import TENANT_HEADERS, Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,18 @@ class DrainerSettings:
         text = json.dumps(effective, sort_keys=True)
         return hashlib.sha256(f"{salt}\n{text}".encode()).hexdigest()[:4]
 
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Every value that is or may be a credential; for `masked`."""
+        values: set[str] = set()
+        if self.targets.table is not None:
+            options = self.targets.table.storage_options.items()
+            values |= {value for name, value in options if _may_be_secret(name)}
+        if self.targets.otlp is not None:
+            headers = self.targets.otlp.headers.items()
+            values |= {value for name, value in headers if name.lower() not in TENANT_HEADERS}
+        return frozenset(values)
+
     def to_json(self) -> dict[str, Any]:
         """All of it, secrets included: for a pipe, never for a disk."""
         return {
@@ -65,6 +77,12 @@ class DrainerSettings:
             targets=Targets.from_json(data["targets"]),
             **{name: data[name] for name in _PLAIN},
         )
+
+
+def _may_be_secret(option: str) -> bool:
+    return any(
+        word in option.lower() for word in ("key", "secret", "token", "password", "sas", "credential", "account")
+    )
 
 
 _PLAIN = (

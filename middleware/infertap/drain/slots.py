@@ -80,6 +80,11 @@ class Slots:
     def refresh(self, view: SlotView) -> None:
         """Lists the slot's segments again."""
         slot_dir = self.folder.slot_dir(view.spool_id)
+        # First the request, then what it is about: an owner seals before it asks.
+        try:
+            view.flush_ns = (slot_dir / "flush").stat().st_mtime_ns
+        except (FileNotFoundError, NotADirectoryError):
+            view.flush_ns = 0
         passed = min((view.cursors.segment_no(name) for name in self.destinations), default=0)
         view.segments = []
         for path in list_segments(slot_dir):
@@ -90,10 +95,6 @@ class Slots:
                 with contextlib.suppress(FileNotFoundError):
                     status = path.stat()
                     view.segments.append(SegmentFile(view.spool_id, number, path, status.st_size, status.st_mtime_ns))
-        try:
-            view.flush_ns = (slot_dir / "flush").stat().st_mtime_ns
-        except (FileNotFoundError, NotADirectoryError):
-            view.flush_ns = 0
 
     def advance(self, spool_id: str, destination: str, segment_no: int) -> None:
         """Moves a cursor, with the counts that belong to it, and removes what everybody has passed. Never raises."""

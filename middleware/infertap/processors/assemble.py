@@ -92,7 +92,7 @@ class Assembler:
             span_id=f"{ids.span_id:016x}",
             parent_span_id=f"{ids.parent_span_id:016x}" if ids.parent_span_id else None,
             method=exchange.scope.method,
-            path=redact_text(exchange.scope.path)[0],
+            path=self._redactor.field("", exchange.scope.path),
             request_bytes=exchange.request_bytes,
             response_bytes=exchange.response_bytes,
             duration_ns=exchange.duration_ns,

@@ -17,17 +17,21 @@ from infertap.processors.multipart import redact_multipart
 from infertap.processors.secret_names import MARK, SecretNames, redact_text
 
 _KEY_WITH_SPACE = re.compile(r'"\s+:')
+_URL_HEADERS = frozenset({"content-location", "location", "origin", "referer"})
+_FIELDS_REMEMBERED_MAX = 4096
+_FIELD_CHARACTERS_MAX = 256
 _NESTED_DEPTH_MAX = 2
 """JSON inside a JSON string (tool-call arguments) is opened this often."""
 
 
 class Redactor:
-    """Redacts texts by the given names. One per worker thread; keeps no text."""
+    """Redacts texts by the given names. One per worker thread; remembers short header values, in memory."""
 
-    __slots__ = ("_names",)
+    __slots__ = ("_fields", "_names")
 
     def __init__(self, names: SecretNames) -> None:
         self._names = names
+        self._fields: dict[tuple[str, str], str] = {}
 
     def body(self, text: str, kind: Kind, *, boundary: str | None = None) -> tuple[str, int]:
         """The redacted text and the number of redacted values.
@@ -164,12 +168,17 @@ class Redactor:
         return f"{head}{mark}{self.query(query)[0]}" if mark else head
 
     def field(self, name: str, value: str) -> str:
-        """A header's value, by the header's name."""
+        """A header's value, by the header's name. Answers are remembered, because headers repeat themselves."""
         if self._names.in_fields(name):
             return MARK
-        if name in ("referer", "location", "origin", "content-location"):
-            return self.url(value)
-        return redact_text(value)[0]
+        shown = self._fields.get((name, value))
+        if shown is None:
+            shown = self.url(value) if name in _URL_HEADERS else redact_text(value)[0]
+            if len(self._fields) >= _FIELDS_REMEMBERED_MAX:
+                self._fields.clear()
+            if len(value) <= _FIELD_CHARACTERS_MAX:
+                self._fields[name, value] = shown
+        return shown
 
     def attribute(self, name: str, value: Any) -> tuple[Any, int]:
         """An attribute or a tag, by its name, then by its content. Types other than text pass as they are."""

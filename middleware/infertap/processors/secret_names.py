@@ -103,13 +103,16 @@ def redact_text(text: str) -> tuple[str, int]:
     """
     count = 0
     for anchors, pattern, replacement in _SHAPES:
-        if any(anchor in text for anchor in anchors):
-            text, hits = pattern.subn(replacement, text)
-            count += hits
+        for anchor in anchors:
+            if anchor in text:
+                text, hits = pattern.subn(replacement, text)
+                count += hits
+                break
     lowered = text.lower()
-    if any(anchor in lowered for anchor in _PAIR_ANCHORS):
-        text, hits = _PAIR.subn(_keep_frame, text)
-        count += hits
+    for anchor in _PAIR_ANCHORS:
+        if anchor in lowered:
+            text, hits = _PAIR.subn(_keep_frame, text)
+            return text, count + hits
     return text, count
 
 

@@ -5,12 +5,13 @@
    under the slot's old number. So may a slot without any segment: its owner has gone.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from infertap.record import LossCause
 from infertap.tables.delta import DeltaWriter, sql_text
-from infertap.tables.ledger import Key, LedgerBase, drainer_counts, ledger_rows, owner_counts, table_counts
+from infertap.tables.ledger import Key, LedgerBase, by_minute, drainer_counts, ledger_rows, owner_counts
 from infertap.tables.parking import REFUSED, Parking
 from infertap.tables.rows import Payload, Row, SegmentHead, arrival_us
 from infertap.tables.schema import INFERENCE
@@ -36,7 +37,6 @@ class _Change:
     head: SegmentHead
     """Of the highest segment that is covered with this change."""
     cumulative: Mapping[Key, int]
-    own: Mapping[Key, int]
     rows: list[Row]
 
 
@@ -51,7 +51,7 @@ class LedgerCounter:
     def count(self, segments: Sequence[SegmentCounts], outcomes: Mapping[str, Outcomes]) -> Parked:
         """Commit the counts of the segments that the ledger does not cover, and outcomes that it does not hold.
 
-        Returns: The rows parked in the segments that this call covered.
+        Returns: The rows parked in these segments; the drainer adds them to its outcomes together with its cursor.
         Raises: RetryableError: nothing is known to be written; the same again later.
         """
         changes: list[_Change] = []
@@ -68,7 +68,7 @@ class LedgerCounter:
             raise
         for change in changes:
             self._base.committed(change.head.spool_id, change.head.segment_no, change.cumulative)
-        return {change.head.spool_id: parked for change in changes if (parked := _parked(change.own))}
+        return self._parked([segment.head for segment in segments])
 
     def _changes(self, segments: Sequence[SegmentCounts], outcomes: Mapping[str, Outcomes]) -> list[_Change]:
         waiting = self._writer.waiting([segment.head for segment in segments])
@@ -102,20 +102,21 @@ class LedgerCounter:
         cumulative = owner_counts(frame for segment in new for frame in segment.ledger)
         cumulative.update(drainer_counts(outcomes))
         increments = self._base.missing(first.spool_id, covered, cumulative, self._writer.select)
-        own = table_counts(
-            [arrival_us(request, segment.head) for segment in new for request in segment.requests],
-            [
-                arrival_us(row, segment.head)
-                for segment in new
-                for row in self._parking.parked(INFERENCE.name, REFUSED, segment.head)
-            ],
-        )
-        return _Change(head, cumulative, own, ledger_rows(increments, head) + ledger_rows(own, head))
+        written: Counter[int] = Counter()
+        for segment in new:
+            written += by_minute(arrival_us(request, segment.head) for request in segment.requests)
+            written -= self._parked_by_minute(segment.head)
+        own: dict[Key, int] = {(minute, "table", "written", None): count for minute, count in written.items()}
+        return _Change(head, cumulative, ledger_rows(increments, head) + ledger_rows(own, head))
 
+    def _parked(self, heads: Sequence[SegmentHead]) -> Parked:
+        parked: Parked = {}
+        for head in heads:
+            for minute, count in self._parked_by_minute(head).items():
+                of_slot = parked.setdefault(head.spool_id, {})
+                key = (minute, "table", "lost", LossCause.PARKED.value)
+                of_slot[key] = of_slot.get(key, 0) + count
+        return parked
 
-def _parked(own: Mapping[Key, int]) -> dict[tuple[int, str, str, str], int]:
-    return {
-        (minute, "table", outcome, LossCause.PARKED.value): count
-        for (minute, _, outcome, cause), count in own.items()
-        if cause == LossCause.PARKED
-    }
+    def _parked_by_minute(self, head: SegmentHead) -> Counter[int]:
+        return by_minute(arrival_us(row, head) for row in self._parking.parked(INFERENCE.name, REFUSED, head))

@@ -53,7 +53,8 @@ What the outcomes mean, for the requests that arrived in a minute:
 | `written` | the destination | delivered: for `table`, rows in `inference` |
 
 For each destination, with the counts without destination added: `seen = written + sampled + lost + waiting`. What waits
-is in the spool. Counts are sums, and an increment may be negative where an earlier one is corrected:
+is in the spool. What the drainer itself counts (everything with a destination but `written` of `table`) comes with the
+slot's next commit, at the latest when its process has gone. Counts are sums:
 
 ```sql
 SELECT minute, destination, outcome, cause, sum(count) AS requests

@@ -2,8 +2,8 @@
 
 1. A count of the spool is cumulative for its slot and minute. Its increment is what the table does not hold yet, read
    from the table at the version that the commit builds on: a restart doubles nothing, a lost frame heals.
-2. `written` and `lost/parked` of the table are increments themselves: the drainer counts them from the rows of the
-   segments that the ledger does not cover yet.
+2. `written` of the table is an increment itself: the drainer counts the rows of the segments that the ledger does not
+   cover yet.
 3. Counts of the owner (`seen`, `kept`, `sampled`, `lost`) have no destination: they hold for each one.
 """
 
@@ -15,7 +15,6 @@ from typing import Any
 
 from arro3.core import Table
 
-from infertap.record import LossCause
 from infertap.tables.delta import sql_text
 from infertap.tables.rows import Row, SegmentHead
 
@@ -43,24 +42,17 @@ def owner_counts(frames: Iterable[Mapping[str, Any]]) -> dict[Key, int]:
 
 
 def drainer_counts(outcomes: Mapping[tuple[int, str, str, str], int]) -> dict[Key, int]:
-    """The drainer's cumulative outcomes, without what the table destination counts itself (rule 2)."""
-    counted_here = {("table", "written", ""), ("table", "lost", LossCause.PARKED.value)}
+    """The drainer's cumulative outcomes, without what the table counts itself (rule 2)."""
     return {
         (minute, destination, outcome, cause or None): count
         for (minute, destination, outcome, cause), count in outcomes.items()
-        if (destination, outcome, cause) not in counted_here
+        if (destination, outcome) != ("table", "written")
     }
 
 
-def table_counts(written_us: Iterable[int], parked_us: Iterable[int]) -> dict[Key, int]:
-    """The increments of the table itself, from the arrival times of rows written and parked."""
-    counts: Counter[Key] = Counter()
-    for time_us in written_us:
-        counts[time_us // _MINUTE_US, "table", "written", None] += 1
-    for time_us in parked_us:
-        counts[time_us // _MINUTE_US, "table", "lost", LossCause.PARKED.value] += 1
-        counts[time_us // _MINUTE_US, "table", "written", None] -= 1
-    return {key: count for key, count in counts.items() if count}
+def by_minute(arrivals_us: Iterable[int]) -> Counter[int]:
+    """How many of these arrival times lie in each epoch minute."""
+    return Counter(time_us // _MINUTE_US for time_us in arrivals_us)
 
 
 @dataclass(slots=True)
@@ -98,7 +90,8 @@ class LedgerBase:
             since = oldest - oldest % _MINUTES_OF_A_DAY
             slot = self._slots[spool_id] = _Held(covered, since, _read(spool_id, since, select))
         held = slot.counts
-        return {key: count - held.get(key, 0) for key, count in cumulative.items() if count != held.get(key, 0)}
+        # Counts only grow. One that fell was lost with a file of the spool, and what is written down stays true.
+        return {key: count - held.get(key, 0) for key, count in cumulative.items() if count > held.get(key, 0)}
 
     def committed(self, spool_id: str, covered: int, cumulative: Mapping[Key, int]) -> None:
         """Remember that the table now holds `cumulative`, and covers the slot's segments up to `covered`."""
@@ -106,7 +99,7 @@ class LedgerBase:
         if slot is None:
             return
         slot.covered = covered
-        slot.counts.update(cumulative)
+        slot.counts.update({key: max(count, slot.counts.get(key, 0)) for key, count in cumulative.items()})
         slot.keep_from(min((key[0] for key in cumulative), default=slot.since_minute) - _MINUTES_KEPT)
         self._slots[spool_id] = slot
         while len(self._slots) > _SLOTS_KEPT:

@@ -10,9 +10,11 @@ from infertap.choice import Choice, choose
 from infertap.drain.settings import DrainerSettings
 from infertap.errors import InfertapError
 from infertap.otel_env import OtelEnvironment
-from infertap_sidecar import logs
+from infertap.spool.folder import SpoolFolder
 from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings
+from infertap_sidecar.places import size_text
 from infertap_sidecar.settings import SidecarConfig
+from infertap_sidecar.spool_survey import report
 from infertap_sidecar.spool_targets import targets_of
 
 _DESCRIPTION = """\
@@ -25,7 +27,7 @@ without it, the folder of the settings. Credentials come from the settings, neve
 """
 _SETTINGS = (
     "tables", "storage_options", "destination", "content", "spool_dir", "spool_bytes_max", "commit_bytes_max",
-    "commit_interval_s", "drain_s", "log_format",
+    "commit_interval_s", "drain_s",
 )  # fmt: skip
 
 
@@ -41,7 +43,6 @@ def main(argv: Sequence[str]) -> int:
     work = _work(arguments.folder, config)
     if arguments.follow and len(work) > 1:
         raise InfertapError(f"--follow takes one folder, and {arguments.folder} holds {len(work)}; name one of them")
-    logs.configure(config.log_format)
     return max((_drain(settings, follow=arguments.follow) for settings in work), default=0)
 
 
@@ -69,8 +70,14 @@ def _settings_of(folder: Path, config: SidecarConfig, choice: Choice, otel: Otel
 
 
 def _drain(settings: DrainerSettings, *, follow: bool) -> int:
+    if not follow and not settings.folder.exists():
+        print(f"{settings.folder}: nothing there, nothing to deliver")
+        return 0
+    # The heavy parts are loaded where there is something to carry.
     from infertap.drain.foreground import run_foreground
 
-    from infertap.build import build_destinations
-
-    return run_foreground(settings.folder, settings, build_destinations(settings), follow=follow)
+    code = run_foreground(SpoolFolder(settings.folder), settings, follow=follow)
+    left = report(settings.folder)
+    waits = f"{left.segments} segments wait, {size_text(left.size_bytes)}" if left.segments else "nothing waits"
+    print(f"{settings.folder} for {left.destination}: {waits}")
+    return code

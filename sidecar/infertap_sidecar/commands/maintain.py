@@ -28,6 +28,8 @@ def main(argv: Sequence[str]) -> int:
             return "does not exist yet"
         if not report.elected:
             return "was maintained within this hour (--force does it again)"
+        if not report.files_removed and not report.files_vacuumed:
+            return "nothing to compact"
         vacuumed = "" if report.files_vacuumed is None else f", {report.files_vacuumed} dead files deleted"
         return f"{report.files_removed} files became {report.files_added}{vacuumed}"
 

@@ -2,10 +2,14 @@
 
 import json
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -14,7 +18,7 @@ from rich.text import Text
 from infertap_sidecar.demo.findings import Findings
 from infertap_sidecar.flags import WIDTH_MAX
 
-BODY_SHOWN_CHARACTERS = 300
+BODY_SHOWN_CHARACTERS = 160
 
 
 def make_console() -> Console:
@@ -60,14 +64,23 @@ def show_commands(console: Console, findings: Findings, tables: str, *, default_
     """The two or three commands to look further."""
     suffix = "" if default_tables else f" --tables {shlex.quote(tables)}"
     sql = "SELECT path, status_code, count(*) FROM inference GROUP BY 1, 2 ORDER BY 3 DESC"
-    commands = [f'infertap query "{sql}"{suffix}']
+    program = _program()
+    commands = [f'{program} query "{sql}"{suffix}']
     if findings.streamed is not None:
-        commands.append(f"infertap show {findings.streamed['request_id']}{suffix}")
-    commands.append(f"infertap doctor{suffix}")
-    console.print(f"\nThe tables are in [bold]{tables}[/]. Look further:\n")
+        commands.append(f"{program} show {findings.streamed['request_id']}{suffix}")
+    commands.append(f"{program} doctor{suffix}")
+    console.print(f"\nThe tables are in [bold]{escape(tables)}[/]. Look further:\n")
     for command in commands:
         console.print(Text(f"  {command}", style="bold cyan"), soft_wrap=True)
     console.print()
+
+
+def _program() -> str:
+    """How `infertap` is called from here: by its path, where the virtual environment is not active."""
+    if shutil.which("infertap") is not None:
+        return "infertap"
+    path = Path(sys.executable).with_name("infertap")
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def _counts(findings: Findings) -> Table:
@@ -97,13 +110,16 @@ def _latency(by_path: Sequence[Mapping[str, Any]]) -> Table:
 
 def _request(title: str, row: Mapping[str, Any]) -> Panel:
     bytes_passed = f"{row['request_bytes']:,} bytes in, {row['response_bytes']:,} bytes out"
+    chunks = "1 chunk" if row["chunk_count"] == 1 else f"{row['chunk_count']} chunks"
     lines = [
         Text(f"{row['method']} {row['path']}  →  {row['status_code']}, {row['end_reason']}"),
-        Text(f"{row['duration_ns'] / 1e6:.1f} ms, {row['chunk_count']} chunks, {bytes_passed}"),
+        Text(f"{row['duration_ns'] / 1e6:.1f} ms, {chunks}, {bytes_passed}"),
     ]
     for name in ("request", "response"):
         if row[name]:
             lines.append(Text.assemble((f"{name:<9}", "dim"), _shortened(row[name])))
+    if row["is_stream"] and row["response"]:
+        lines.append(Text.assemble((f"{'in words':<9}", "dim"), _words(row["response"])))
     return Panel(Group(*lines), title=f"{title}  [dim]{row['request_id']}[/]", title_align="left")
 
 
@@ -114,6 +130,12 @@ def _shortened(body: str) -> str:
     except ValueError:
         line = " ".join(body.split())
     return line if len(line) <= BODY_SHOWN_CHARACTERS else f"{line[:BODY_SHOWN_CHARACTERS]} …"
+
+
+def _words(events: str) -> str:
+    """What the pieces of a stored event stream say together."""
+    chunks = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: {")]
+    return "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
 
 
 def _milliseconds(value: float | None) -> str:

@@ -6,8 +6,10 @@
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+
+from starlette.responses import StreamingResponse
 
 from infertap import InferenceMiddleware
 
@@ -33,12 +35,17 @@ async def answer(send: Send, status: int, body: bytes = b"", *headers: tuple[byt
     await send({"type": "http.response.body", "body": body})
 
 
-async def stream(send: Send, chunks: list[bytes], media_type: bytes, pause_s: float = 0.0) -> None:
+async def stream(send: Send, chunks: list[bytes], media_type: bytes) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", media_type)]})
     for chunk in chunks:
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await asyncio.sleep(pause_s)
     await send({"type": "http.response.body", "body": b""})
+
+
+async def ticks() -> AsyncIterator[bytes]:
+    for _ in range(200):
+        yield b"data: tick\n\n"
+        await asyncio.sleep(0.05)
 
 
 async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -65,7 +72,8 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await stream(send, [f'data: {{"token": {n}}}\n\n'.encode() for n in range(count)], b"text/event-stream")
     elif name == "slow-stream":
         await body_of(receive)
-        await stream(send, [b"data: tick\n\n"] * 200, b"text/event-stream", 0.05)
+        # A framework's streaming answer asks its server whether the client is still there.
+        await StreamingResponse(ticks(), media_type="text/event-stream")(scope, receive, send)
     elif name == "binary":
         await answer(send, 200, bytes(range(256)), (b"content-type", b"application/octet-stream"))
     elif name == "latin":

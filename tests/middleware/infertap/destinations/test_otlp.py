@@ -232,7 +232,7 @@ def test_refused_stays_in_the_spool(
             "https://elsewhere",
         ),
         ({"http_status": 308, "headers": {"location": "/v1/traces/"}}, "308"),
-        ({"http_status": 200, "content_type": "text/html", "body": "<html>log in</html>"}, "HTML"),
+        ({"http_status": 200, "content_type": "text/html; charset=utf-8", "body": "<p>log in"}, "HTML"),
         ({"http_status": 200, "content_type": "text/plain", "body": "<!DOCTYPE html><p>log in"}, "HTML"),
     ],
 )

@@ -16,10 +16,15 @@ from typing import Any
 
 import pytest
 
+from infertap.clock import SystemClock
+from infertap.drain.loop import Drainer, Stop
 from infertap.drain.settings import DrainerSettings
 from infertap.drain.state import DrainerState
+from infertap.record import InferenceRecord
 from infertap.spool.folder import SpoolFolder
+from infertap.spool.frames import Kind, pack
 from infertap.spool.lock import FileLock
+from infertap.spool.writer import SpoolWriter
 from infertap.targets import OtlpTarget, TableTarget, Targets
 
 _HERE = Path(__file__).parent
@@ -65,7 +70,8 @@ class Owner:
 class Bench:
     """One spool folder, its destinations, and whoever works on it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, module: ModuleType) -> None:
+        self.module = module
         self.folder = SpoolFolder(path / "spool" / "table-abc")
         self.tables = path / "tables"
         self.collector = path / "collector"
@@ -121,6 +127,11 @@ class Bench:
                     totals[f"{minute}|{destination}"] = totals.get(f"{minute}|{destination}", 0) + count
         return totals
 
+    def spawns(self) -> int:
+        """How many drainer processes were started."""
+        path = Path(str(self.control_path) + ".spawns")
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
     def segments(self) -> list[Path]:
         return sorted(self.folder.slots_dir.glob("*/*.seg"))
 
@@ -131,6 +142,37 @@ class Bench:
         lock.close()
         return True
 
+    def spool(
+        self, *groups: list[str], minute: int = 0, body: str = "", header: dict[str, Any] | None = None
+    ) -> SpoolWriter:
+        """A writer of this process, with one sealed segment for each group; close it to leave an orphan."""
+        writer = SpoolWriter(
+            self.folder, header or {"service_name": "svc"}, identity={}, spool_bytes_max=1 << 40, clock=SystemClock()
+        )
+        writer.open()
+        for ids in groups:
+            frames = [
+                (Kind.REQUEST, pack(InferenceRecord(request_id, minute * 60_000_000, request=body).to_payload()))
+                for request_id in ids
+            ]
+            writer.append(frames, minutes=[minute] * len(frames))
+            writer.flush()
+            writer.seal()
+        return writer
+
+    def drainer(
+        self, settings: DrainerSettings | None = None, *, lock: FileLock | None = None, **options: Any
+    ) -> Drainer:
+        """A drainer in this process, holding the lock, with the real test destinations."""
+        settings = settings or self.settings()
+        lock = lock or FileLock.try_acquire(self.folder.drainer_lock)
+        assert lock is not None
+        self.stop = Stop(self.folder)
+        destinations = self.module.build(settings)
+        for destination in destinations:
+            destination.open()
+        return Drainer(settings, destinations, SystemClock(), lock=lock, state=self.state(), stop=self.stop, **options)
+
     def kill_drainer(self) -> int:
         pid = wait_for(lambda: self.state().pid)
         os.kill(pid, signal.SIGKILL)
@@ -139,6 +181,7 @@ class Bench:
     def close(self) -> None:
         for owner in self.owners:
             owner.close()
+        self.folder.ring()
         # Without owners every drainer leaves by itself; what hangs is a failure of the test, not a leftover.
         wait_for(self.is_drained_by_nobody, 20.0)
 
@@ -155,8 +198,9 @@ def wait_for(condition: Callable[[], Any], deadline_s: float = 15.0) -> Any:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
+def bench(tmp_path: Path, sqlite_destination: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    bench = Bench(tmp_path, sqlite_destination)
+    monkeypatch.setenv("TEST_CONTROL", str(bench.control_path))
     yield bench
     bench.close()
 

@@ -27,7 +27,7 @@ def main() -> None:
     settings = DrainerSettings.from_json(options["settings"])
     settings = replace(settings, owner_born_ns=time.time_ns(), service_name=options.get("service_name", ""))
     folder, clock = SpoolFolder(settings.folder), SystemClock()
-    writer = SpoolWriter(folder, {}, {"service_name": "svc"}, spool_bytes_max=1 << 30, clock=clock)
+    writer = SpoolWriter(folder, {"service_name": "svc"}, identity={}, spool_bytes_max=1 << 30, clock=clock)
     writer.open()
     election = DrainerElection(
         folder,

@@ -1,7 +1,8 @@
 """A small real destination for tests, transactional like the tables: a SQLite file. Run as a script it is a drainer.
 
 `control.json` beside the database tells it to misbehave: {"<destination>": {"fail": text, "permanent": text,
-"raise_on": request_id, "abort_on": request_id, "refuse_on": request_id, "wait_for": path}}.
+"raise_on": request_id, "abort_on": request_id, "refuse_on": request_id, "wait_for": path}, "process": {"die_at":
+place}}.
 """
 
 import json
@@ -29,6 +30,7 @@ class SqliteDestination:
         self.opened = False
 
     def open(self) -> None:
+        _maybe_die("open")
         self.opened = True
 
     def deliver(self, segments: Sequence[Segment], outcomes: Mapping[str, Mapping[OutcomeKey, int]]) -> Receipt:
@@ -40,6 +42,7 @@ class SqliteDestination:
             raise RetryableError(f"401 Unauthorized: key={self._key}")
         self._misbehave()
         self._root.mkdir(exist_ok=True)
+        _maybe_die("before_commit")
         with sqlite3.connect(self._root / f"{self.name}.db", isolation_level=None, timeout=30) as db:
             db.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA:
@@ -56,6 +59,7 @@ class SqliteDestination:
             db.execute("INSERT INTO deliveries VALUES (?)", (len(segments),))
             db.execute("COMMIT")
         db.close()
+        _maybe_die("after_commit")
         delivered: dict[str, int] = {}
         for segment in segments:
             delivered[segment.spool_id] = max(segment.segment_no, delivered.get(segment.spool_id, 0))
@@ -87,10 +91,19 @@ class SqliteDestination:
             raise RetryableError(control["fail"])
 
     def _control(self) -> dict[str, Any]:
-        try:
-            return dict(json.loads(Path(os.environ["TEST_CONTROL"]).read_text()).get(self.name, {}))
-        except (KeyError, FileNotFoundError):
-            return {}
+        return _control(self.name)
+
+
+def _control(name: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(Path(os.environ["TEST_CONTROL"]).read_text()).get(name, {}))
+    except (KeyError, FileNotFoundError):
+        return {}
+
+
+def _maybe_die(place: str) -> None:
+    if _control("process").get("die_at") == place:
+        os.kill(os.getpid(), 9)
 
 
 _SCHEMA = (
@@ -116,6 +129,8 @@ def build(settings: DrainerSettings) -> list[SqliteDestination]:
 if __name__ == "__main__":
     from infertap.drain.__main__ import main
 
-    if os.environ.get("TEST_DIE_AT") == "import":
-        os.kill(os.getpid(), 9)
+    if "--rehearse" not in sys.argv:
+        with Path(os.environ["TEST_CONTROL"] + ".spawns").open("a") as spawns:
+            spawns.write(f"{os.getpid()}\n")
+    _maybe_die("import")
     main(sys.argv[1:], build=build, command=(sys.executable, "-P", __file__))

@@ -1,19 +1,27 @@
 """Owners and drainers as real processes: who starts one, when, and what happens when it dies."""
 
+import os
+import shutil
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 
-def test_rows_of_an_owner_are_delivered_by_a_process_it_started(bench: Any, wait_for: Callable[..., Any]) -> None:
-    """An owner's ticks start a drainer, which delivers what the owner seals."""
+WaitFor = Callable[..., Any]
+
+
+def test_rows_of_an_owner_are_delivered_by_a_process_it_started(bench: Any, wait_for: WaitFor) -> None:
+    """An owner's ticks start a drainer, which delivers what the owner seals and says so in `drainer.json`."""
     owner = bench.owner()
     owner.tell(rows=["a", "b"])
     wait_for(lambda: bench.rows() == ["a", "b"])
-    assert bench.state().pid != owner.process.pid
-    assert bench.state().destinations["table"].records == 2
+    wait_for(lambda: "table" in bench.state().destinations and bench.state().destinations["table"].records == 2)
+    assert bench.state().pid not in (0, owner.process.pid)
 
 
-def test_a_stop_waits_until_its_rows_are_delivered(bench: Any, wait_for: Callable[..., Any]) -> None:
+def test_a_stop_waits_until_its_rows_are_delivered(bench: Any, wait_for: WaitFor) -> None:
     """`flush_and_wait` returns 0 only when everything is in the table, long before the next commit is due."""
     owner = bench.owner(bench.settings(commit_interval_s=600.0))
     owner.tell(rows=["a"])
@@ -24,3 +32,169 @@ def test_a_stop_waits_until_its_rows_are_delivered(bench: Any, wait_for: Callabl
     wait_for(bench.is_drained_by_nobody)
     assert bench.state().phase == "ended"
     assert bench.folder.slot_ids() == []
+
+
+def test_eight_owners_at_once_start_one_drainer(bench: Any, wait_for: WaitFor) -> None:
+    """The one that finds the lock free hands it down, so the others never see it free."""
+    owners = [bench.owner(ticks=False) for _ in range(8)]
+    for number, owner in enumerate(owners):
+        assert owner.process.stdin is not None
+        owner.process.stdin.write(b'{"tick": 1, "rows": ["r%d"]}\n' % number)
+        owner.process.stdin.flush()
+    wait_for(lambda: len(bench.rows()) == 8)
+    assert bench.spawns() == 1
+
+
+@pytest.mark.parametrize("place", ["import", "open", "before_commit", "after_commit"])
+def test_a_drainer_killed_in_any_state_is_replaced(bench: Any, wait_for: WaitFor, place: str) -> None:
+    """Wherever the drainer dies, the next one delivers every row once, and the death was counted."""
+    bench.control(process={"die_at": place})
+    owner = bench.owner()
+    owner.tell(rows=["a", "b"])
+    wait_for(lambda: bench.state().failures == 1)
+    bench.control()
+    owner.tell(rows=["c"])
+    wait_for(lambda: bench.rows() == ["a", "b", "c"])
+    wait_for(lambda: bench.state().failures == 0)
+    assert bench.spawns() == 2
+
+
+def test_owners_share_the_wait_after_crashes(bench: Any, wait_for: WaitFor) -> None:
+    """Four owners and a drainer that dies at once: one start for each counted death, not one for each owner."""
+    bench.control(process={"die_at": "import"})
+    for _ in range(4):
+        bench.owner(tick_s=0.05)
+    wait_for(lambda: bench.state().failures == 3)
+    assert bench.spawns() == 3
+    assert bench.state().phase == "crashed"
+
+
+def test_corrected_settings_take_over(bench: Any, wait_for: WaitFor) -> None:
+    """A newer owner's credentials replace those of a running drainer, once, and both owners' rows arrive."""
+    old = bench.owner(bench.settings(key="wrong"))
+    old.tell(rows=["a"])
+    wait_for(lambda: "table" in bench.state().destinations and bench.state().destinations["table"].last_error)
+    new = bench.owner(bench.settings())
+    new.tell(rows=["b"])
+    wait_for(lambda: bench.rows() == ["a", "b"])
+    for _ in range(5):
+        old.tell(tick=1)
+        new.tell(tick=1)
+    assert bench.spawns() == 2
+    assert bench.state().slot == new.slot
+
+
+def test_an_older_owner_does_not_take_the_drainer_back(bench: Any, wait_for: WaitFor) -> None:
+    """Two living owners with different settings cost one change of drainer, not one each second."""
+    first = bench.owner(bench.settings(commit_interval_s=0.2))
+    first.tell(rows=["a"])
+    wait_for(lambda: bench.rows() == ["a"])
+    second = bench.owner(bench.settings(commit_interval_s=0.3))
+    wait_for(lambda: bench.state().slot == second.slot and bench.state().phase == "running")
+    for number in range(20):
+        first.tell(tick=1)
+        second.tell(tick=1, rows=[f"b{number:02}"])
+    wait_for(lambda: len(bench.rows()) == 21)
+    assert bench.spawns() == 2
+
+
+def test_the_error_that_is_published_holds_no_credential(bench: Any, wait_for: WaitFor) -> None:
+    """A destination that quotes the key in its error does not get it into the folder."""
+    owner = bench.owner(bench.settings(key="sk-very-secret"))
+    owner.tell(rows=["a"])
+    wait_for(lambda: "table" in bench.state().destinations and bench.state().destinations["table"].last_error)
+    assert "401" in bench.state().destinations["table"].last_error
+    for path in bench.folder.path.rglob("*"):
+        if path.is_file():
+            assert b"very-secret" not in path.read_bytes(), path
+
+
+def test_a_stop_in_a_terminal_does_not_wait_for_a_dead_destination(bench: Any, wait_for: WaitFor) -> None:
+    """The drainer leaves the reason; with a person waiting, the owner goes after two seconds."""
+    bench.control(table={"fail": "connection refused"})
+    owner = bench.owner(bench.settings(drain_s=0.0), on_terminal=True)
+    owner.tell(rows=["a"])
+    assert owner.tell(stop=600.0) == {"left": 1}
+    assert "connection refused" in (bench.folder.slot_dir(owner.slot) / "flush_failed").read_text()
+    assert bench.rows() == []
+
+
+def test_the_rows_of_killed_owners_are_delivered(bench: Any, wait_for: WaitFor) -> None:
+    """The drainer outlives its owners, adopts their slots, delivers, removes the slots and leaves."""
+    owners = [bench.owner(bench.settings(commit_interval_s=600.0)) for _ in range(2)]
+    owners[0].tell(rows=["a"])
+    wait_for(lambda: bench.rows() == ["a"])
+    owners[0].tell(rows=["b"])
+    owners[1].tell(rows=["c"])
+    for owner in owners:
+        owner.kill()
+    wait_for(lambda: bench.rows() == ["a", "b", "c"])
+    wait_for(bench.is_drained_by_nobody)
+    assert bench.folder.slot_ids() == []
+    assert list(bench.folder.cursors_dir.iterdir()) == []
+
+
+def test_a_deleted_folder_ends_the_drainer_and_stays_deleted(bench: Any, wait_for: WaitFor) -> None:
+    """Within a look the drainer is gone, and nothing has been made again."""
+    owner = bench.owner()
+    owner.tell(rows=["a"])
+    wait_for(lambda: bench.rows() == ["a"])
+    pid = bench.state().pid
+    shutil.rmtree(bench.folder.path)
+    wait_for(lambda: not _lives(pid))
+    assert not bench.folder.path.exists()
+    bench.folder.prepare({})
+
+
+def test_a_fork_of_the_owner_keeps_neither_lock(bench: Any, wait_for: WaitFor) -> None:
+    """A forked child that lives on holds neither the drainer's lock nor its parent's slot."""
+    owner = bench.owner()
+    owner.tell(tick=1, fork_s=30)
+    owner.tell(rows=["a"])
+    wait_for(lambda: bench.rows() == ["a"])
+    bench.kill_drainer()
+    owner.kill()
+    wait_for(bench.is_drained_by_nobody)
+    successor = bench.owner()
+    wait_for(lambda: bench.folder.slot_ids() == [successor.slot])
+
+
+def test_blocked_and_ignored_signals_are_not_inherited(bench: Any, wait_for: WaitFor) -> None:
+    """An owner that blocks SIGTERM and ignores SIGCHLD gets a drainer that takes both."""
+    bench.owner(blocked_signals=["SIGTERM", "SIGUSR1"], ignored_signals=["SIGCHLD"])
+    pid = wait_for(lambda: bench.state().phase == "running" and bench.state().pid)
+    masks = dict(
+        line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Sig")
+    )
+    assert int(masks["SigBlk"], 16) == 0
+    assert not int(masks["SigIgn"], 16) >> (signal.SIGCHLD - 1) & 1
+    assert int(masks["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1
+
+
+def test_a_terminated_drainer_delivers_first(bench: Any, wait_for: WaitFor) -> None:
+    """A service manager signals app and drainer together: the drainer waits for the app's last rows."""
+    owner = bench.owner(bench.settings(commit_interval_s=600.0))
+    pid = wait_for(lambda: bench.state().phase == "running" and bench.state().pid)
+    os.kill(pid, signal.SIGTERM)
+    owner.tell(rows=["a"])
+    assert owner.tell(stop=10.0) == {"left": 0}
+    assert bench.rows() == ["a"]
+    assert bench.spawns() == 1
+    wait_for(lambda: not _lives(pid))
+
+
+def test_an_external_owner_starts_nothing(bench: Any) -> None:
+    """With `drainer = "external"` the rows wait for somebody else."""
+    owner = bench.owner(mode="external")
+    owner.tell(rows=["a"])
+    owner.tell(tick=1)
+    assert owner.tell(stop=0.1) == {"left": 1}
+    assert bench.spawns() == 0
+    assert not bench.folder.drainer_state.exists()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from infertap.spool.capacity import Capacity
 from infertap.spool.folder import SEALED, SpoolFolder, segment_path
 
 
-def test_the_cap_is_looked_at_once_a_second(folder: SpoolFolder, clock) -> None:
+def test_the_cap_is_looked_at_once_a_second(folder: SpoolFolder, clock: Any) -> None:
     """There is room below the cap; an answer is repeated for a second and then renewed."""
     capacity = Capacity(folder, spool_bytes_max=100, clock=clock)
     folder.slot_dir("aa").mkdir()
@@ -22,7 +23,9 @@ def test_the_cap_is_looked_at_once_a_second(folder: SpoolFolder, clock) -> None:
     assert capacity.room()
 
 
-def test_five_percent_of_the_disk_stay_free(small_disk: SpoolFolder, clock, fill_disk: Callable[[int], None]) -> None:
+def test_five_percent_of_the_disk_stay_free(
+    small_disk: SpoolFolder, clock: Any, fill_disk: Callable[[int], None]
+) -> None:
     """Below the floor there is no room, however small the spool is."""
     capacity = Capacity(small_disk, spool_bytes_max=1 << 40, clock=clock)
     assert capacity.room()
@@ -32,7 +35,7 @@ def test_five_percent_of_the_disk_stay_free(small_disk: SpoolFolder, clock, fill
     assert not capacity.room()
 
 
-def test_a_vanished_folder_is_for_the_write_to_report(folder: SpoolFolder, clock) -> None:
+def test_a_vanished_folder_is_for_the_write_to_report(folder: SpoolFolder, clock: Any) -> None:
     """Capacity never raises."""
     gone = SpoolFolder(folder.path / "gone")
     assert Capacity(gone, spool_bytes_max=1, clock=clock).room()

@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from infertap.spool.jsonfile import read_json, write_json_atomic
 from infertap.spool.slot import Slot
 
 
-def test_everything_is_private_whatever_the_umask_allows(tmp_path: Path, clock) -> None:
+def test_everything_is_private_whatever_the_umask_allows(tmp_path: Path, clock: Any) -> None:
     """Folders that we make are 0700, parents included, and files 0600."""
     old = os.umask(0)
     try:

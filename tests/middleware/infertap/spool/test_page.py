@@ -10,6 +10,7 @@ import pytest
 from infertap.errors import SpoolError
 from infertap.record import LossCause
 from infertap.spool.boot import boot_id
+from infertap.spool.folder import SpoolFolder
 from infertap.spool.page import FINISHED, KEPT, LOST, PAGE_BYTES, SEEN, Page, PageView, mark_adopted
 
 
@@ -72,12 +73,26 @@ def test_a_forked_child_cannot_count_into_its_parents_page(path: Path, run_child
     assert PageView.read(path).seen == 1
 
 
-def test_the_page_has_all_its_blocks(path: Path) -> None:
-    """No store can meet a hole on a full disk, which would be SIGBUS."""
+def test_no_store_meets_a_full_disk(
+    small_disk: SpoolFolder, fill_disk: Callable[[int], None], run_child: Callable[..., int]
+) -> None:
+    """A page that has no block is an error at its making; a store into a hole would kill the process by SIGBUS."""
+    fill_disk(0)
+
+    def make() -> None:
+        with pytest.raises(OSError):
+            _create(small_disk.path / "page")
+
+    assert run_child(make) == 0
+
+
+def test_closing_twice_is_closing_once(path: Path) -> None:
+    """Whoever still counts gets ValueError."""
     page = _create(path)
-    assert path.stat().st_blocks * 512 >= PAGE_BYTES
     page.close()
     page.close()
+    with pytest.raises(ValueError, match="released"):
+        page.counters[SEEN] += 1
 
 
 @pytest.mark.parametrize("content", [None, b"", b"ITPAGE1\0", bytes(PAGE_BYTES), b"x" * PAGE_BYTES])

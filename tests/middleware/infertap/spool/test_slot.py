@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from infertap.spool.reader import read_header_file
 from infertap.spool.slot import RESERVE_BYTES, Slot
 
 
-def test_a_new_slot_is_complete_and_locked(folder: SpoolFolder, clock) -> None:
+def test_a_new_slot_is_complete_and_locked(folder: SpoolFolder, clock: Any) -> None:
     """Lock, page, reserve and header are there when the name appears."""
     slot = Slot.create(folder, clock, {"service_name": "svc"})
     assert folder.slot_ids() == [slot.spool_id]
@@ -43,7 +44,7 @@ def test_a_new_slot_is_complete_and_locked(folder: SpoolFolder, clock) -> None:
     lock.close()
 
 
-def test_the_owner_notices_a_deleted_or_moved_slot(folder: SpoolFolder, clock) -> None:
+def test_the_owner_notices_a_deleted_or_moved_slot(folder: SpoolFolder, clock: Any) -> None:
     """Still there means under its name, not merely open."""
     slot = Slot.create(folder, clock)
     assert slot.still_there()
@@ -53,7 +54,7 @@ def test_the_owner_notices_a_deleted_or_moved_slot(folder: SpoolFolder, clock) -
     slot.close()
 
 
-def test_a_flush_request_is_a_file(folder: SpoolFolder, clock) -> None:
+def test_a_flush_request_is_a_file(folder: SpoolFolder, clock: Any) -> None:
     """The request survives its owner, and asking twice is asking once."""
     slot = Slot.create(folder, clock)
     slot.request_flush()
@@ -64,7 +65,7 @@ def test_a_flush_request_is_a_file(folder: SpoolFolder, clock) -> None:
 
 
 def test_the_reserve_comes_back_when_there_is_room(
-    small_disk: SpoolFolder, clock, fill_disk: Callable[[int], None], free_disk: Callable[[], None]
+    small_disk: SpoolFolder, clock: Any, fill_disk: Callable[[int], None], free_disk: Callable[[], None]
 ) -> None:
     """Freed blocks are usable at once; the reserve is held again only when the disk really gives it."""
     slot = Slot.create(small_disk, clock)
@@ -82,7 +83,7 @@ def test_the_reserve_comes_back_when_there_is_room(
 
 
 def test_a_slot_that_does_not_fit_leaves_nothing(
-    small_disk: SpoolFolder, clock, fill_disk: Callable[[int], None]
+    small_disk: SpoolFolder, clock: Any, fill_disk: Callable[[int], None]
 ) -> None:
     """On a full disk there is no half-made slot."""
     fill_disk(64 * 1024)

@@ -7,7 +7,7 @@ from arro3.core import Table
 
 from infertap.clock import SystemClock
 from infertap.tables.delta import DeltaWriter
-from infertap.tables.ledger import LedgerBase, drainer_counts, ledger_rows, owner_counts, table_counts
+from infertap.tables.ledger import LedgerBase, by_minute, drainer_counts, ledger_rows, owner_counts
 from infertap.tables.rows import SegmentHead
 from infertap.tables.schema import LEDGER
 from infertap.targets import TableTarget
@@ -44,29 +44,27 @@ def test_the_last_count_of_a_minute_wins() -> None:
     assert owner_counts(frames) == {SEEN: 5, LOST: 1, (MINUTE + 1, None, "seen", None): 1}
 
 
-def test_what_the_table_counts_itself_is_not_taken_from_the_drainer() -> None:
-    """Parked rows come back in the drainer's outcomes, and would be counted twice."""
+def test_what_the_table_writes_is_not_taken_from_the_drainer() -> None:
+    """The table counts its own rows; everything else that the drainer decided is taken as it is."""
     outcomes = {
         (MINUTE, "otlp", "written", ""): 4,
         (MINUTE, "otlp", "lost", "rejected"): 1,
         (MINUTE, "table", "lost", "parked"): 2,
-        (MINUTE, "table", "lost", "spool_full"): 3,
+        (MINUTE, "table", "written", ""): 3,
     }
 
     assert drainer_counts(outcomes) == {
         (MINUTE, "otlp", "written", None): 4,
         (MINUTE, "otlp", "lost", "rejected"): 1,
-        (MINUTE, "table", "lost", "spool_full"): 3,
+        (MINUTE, "table", "lost", "parked"): 2,
     }
 
 
-def test_parked_rows_are_lost_and_not_written() -> None:
-    """Of three requests one was parked; a minute in which all were parked has nothing written."""
+def test_arrivals_are_counted_by_the_minute() -> None:
+    """A minute begins with its first microsecond."""
     minute_us = MINUTE * 60_000_000
 
-    counts = table_counts([minute_us, minute_us + 1, minute_us + 60_000_000], [minute_us + 60_000_000])
-
-    assert counts == {(MINUTE, "table", "written", None): 2, (MINUTE + 1, "table", "lost", "parked"): 1}
+    assert by_minute([minute_us, minute_us + 59_999_999, minute_us + 60_000_000]) == {MINUTE: 2, MINUTE + 1: 1}
 
 
 def test_only_what_the_table_does_not_hold_is_added(ledger: DeltaWriter) -> None:
@@ -107,8 +105,11 @@ def test_a_minute_before_those_in_memory_is_read(ledger: DeltaWriter) -> None:
     assert base.missing("a1", 1, {earlier: 4}, ledger.select) == {earlier: 1}
 
 
-def test_a_lower_count_is_corrected_by_a_negative_increment(ledger: DeltaWriter) -> None:
-    """The sum over the table is what was said last."""
+def test_a_count_that_fell_takes_nothing_back(ledger: DeltaWriter) -> None:
+    """Counts only grow: a lower one comes from a cursor file that was lost, and the rows it counted are still there."""
     _commit(ledger, {SEEN: 5}, 1)
+    base = LedgerBase()
 
-    assert LedgerBase().missing("a1", 1, {SEEN: 4}, ledger.select) == {SEEN: -1}
+    assert base.missing("a1", 1, {SEEN: 4}, ledger.select) == {}
+    base.committed("a1", 1, {SEEN: 4})
+    assert base.missing("a1", 1, {SEEN: 6}, ledger.select) == {SEEN: 1}

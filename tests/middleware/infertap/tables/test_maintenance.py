@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from infertap.errors import RetryableError
 from infertap.tables.delta import DeltaWriter
@@ -162,6 +162,20 @@ def test_no_content_is_in_log_or_footers_before_and_after_compaction(
     _assert_absent(target)
     maintain(target, now_ns=time.time_ns(), force=True)
     _assert_absent(target)
+
+
+def test_another_program_that_appends_puts_no_content_into_the_log(
+    writer: DeltaWriter, target: TableTarget, make_rows
+) -> None:
+    """The table itself names the columns with statistics, which binds writers that do not know our properties."""
+    folder = Path(target.uri) / "inference"
+    batch = writer.encoder.encode(make_rows(2, request=LONG, response=LONG, requester=LONG))
+
+    write_deltalake(str(folder), batch, mode="append")
+
+    (added,) = [line for line in (folder / "_delta_log" / f"{1:020}.json").read_text().splitlines() if '"add"' in line]
+    assert MARKER not in added
+    assert "a1-1-0" in added
 
 
 def _assert_absent(target: TableTarget) -> None:

@@ -1,0 +1,59 @@
+"""The page `docs/settings.md`, made from the settings' own fields so that it cannot disagree with them.
+
+`python -m infertap_sidecar.document > docs/settings.md` writes it; a test says whether the file is current.
+"""
+
+import sys
+from collections.abc import Iterable
+from typing import Any, get_args
+
+from pydantic.fields import FieldInfo
+
+from infertap import Config
+from infertap_sidecar.settings import ServeConfig
+
+_HEAD = """\
+# Settings
+
+<!-- Made by `python -m infertap_sidecar.document > docs/settings.md`; change the fields of `Config` instead. -->
+
+Each setting has one name, the same everywhere: `queue_bytes_max` in a TOML file (`--config FILE` or
+`INFERTAP_CONFIG`), `INFERTAP_QUEUE_BYTES_MAX` in the environment, `Config(queue_bytes_max=...)` in Python,
+`--queue-bytes-max` for `infertap serve`. Argument beats environment beats file beats default. Lists are
+comma-separated, sizes are `64MiB` or a number of bytes, durations end in their unit's name. All problems of a start
+are reported at once. `infertap doctor --all` shows what is in force and where it came from.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    own = {name: field for name, field in ServeConfig.model_fields.items() if name not in Config.model_fields}
+    return "\n".join(
+        [_HEAD, "## Everywhere", "", *_table(Config.model_fields), "", "## `infertap serve` only", "", *_table(own), ""]
+    )
+
+
+def _table(fields: dict[str, FieldInfo]) -> Iterable[str]:
+    yield "| setting | default | meaning |"
+    yield "|---|---|---|"
+    for name, field in fields.items():
+        choices = [repr(value) for value in get_args(field.annotation) if isinstance(value, str)]
+        words = f"{field.description} One of {', '.join(choices)}." if len(choices) > 1 else field.description
+        yield f"| `{name}` | {_shown(field)} | {words} |"
+
+
+def _shown(field: FieldInfo) -> str:
+    value: Any = field.default
+    if field.is_required():
+        return "required"
+    if value is None or value in ((), {}):
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{item}`" for item in value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1 << 20 and value % (1 << 20) == 0:
+        return f"`{value >> 20}MiB`"
+    return f"`{value}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

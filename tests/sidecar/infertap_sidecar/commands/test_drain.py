@@ -1,0 +1,122 @@
+"""`infertap drain` delivers real spools, and `doctor` and `maintain` say what is there."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def count(infertap: Any, tables: str = "inference_tables") -> str:
+    return str(infertap("query", "SELECT count(*) AS n FROM inference", "--tables", tables).stdout.strip())
+
+
+def test_a_spool_is_delivered_once(infertap: Any) -> None:
+    """Three requests, delivered by the first run; the second finds nothing."""
+    infertap.record()
+    first = infertap("drain")
+    assert first.returncode == 0, first.stderr
+    assert "nothing waits" in first.stdout
+    assert infertap("drain").returncode == 0
+    assert count(infertap) == '{"n":3}'
+
+
+def test_nothing_to_deliver_is_fine(infertap: Any, tmp_path: Path) -> None:
+    """No spool, no work, no folder made."""
+    result = infertap("drain")
+    assert result.returncode == 0
+    assert "nothing to deliver" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forgotten_folder_goes_where_it_was_meant_to(infertap: Any, tmp_path: Path) -> None:
+    """The destination was changed; doctor names the old folder, drain delivers it to the old tables."""
+    infertap.record("old_tables")
+    new = {"INFERTAP_TABLES": "new_tables", "INFERTAP_SPOOL_DIR": "old_tables/.spool"}
+    found = infertap("doctor", **new)
+    assert found.returncode == 0
+    (folder,) = (tmp_path / "old_tables" / ".spool").glob("table-*")
+    assert "forgotten" in found.stdout
+    assert folder.name in found.stdout
+    result = infertap("drain", str(folder), **new)
+    assert result.returncode == 0, result.stderr
+    assert count(infertap, "old_tables") == '{"n":3}'
+    assert not (tmp_path / "new_tables").exists()
+
+
+def test_a_spool_moved_with_its_tables_is_still_theirs(infertap: Any, tmp_path: Path) -> None:
+    """A volume mounted elsewhere: the folder's name is relative, and all folders of a spool_dir are drained."""
+    infertap.record("tables")
+    shutil.move(tmp_path / "tables", tmp_path / "moved")
+    result = infertap("drain", "moved/.spool")
+    assert result.returncode == 0, result.stderr
+    assert count(infertap, "moved") == '{"n":3}'
+
+
+def test_what_is_no_spool_is_refused(infertap: Any, tmp_path: Path) -> None:
+    """Exit code 1: a wrong folder, a renamed one."""
+    (tmp_path / "empty").mkdir()
+    assert "neither a spool folder" in infertap("drain", "empty").stderr
+    infertap.record("tables")
+    (folder,) = (tmp_path / "tables" / ".spool").glob("table-*")
+    folder.rename(folder.with_name("table-000000000000"))
+    result = infertap("drain", str(folder.with_name("table-000000000000")))
+    assert result.returncode == 1
+    assert "does not fit" in result.stderr
+
+
+def test_an_otlp_folder_never_gets_foreign_credentials(infertap: Any, tmp_path: Path) -> None:
+    """Drained with another endpoint's key in the environment, the old endpoint is asked without it."""
+    old = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    infertap.record("unused", INFERTAP_DESTINATION="otlp", **old)
+    new = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:10", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=key"}
+    (folder,) = (tmp_path / ".infertap_spool").glob("otlp-*")
+    code = (
+        "import os, sys; from pathlib import Path; from infertap.otel_env import OtelEnvironment\n"
+        "from infertap_sidecar.settings import SidecarConfig; from infertap_sidecar.spool_targets import targets_of\n"
+        "targets = targets_of(Path(sys.argv[1]), SidecarConfig(), OtelEnvironment.read(os.environ))\n"
+        "print(targets.otlp.endpoint, dict(targets.otlp.headers))"
+    )
+    foreign = infertap.python("-c", code, str(folder), **new)
+    assert foreign.stdout.strip() == "http://127.0.0.1:9/v1/traces {}"
+    own = infertap.python("-c", code, str(folder), **old, OTEL_EXPORTER_OTLP_HEADERS="authorization=key")
+    assert own.stdout.strip() == "http://127.0.0.1:9/v1/traces {'authorization': 'key'}"
+
+
+@pytest.mark.slow
+def test_follow_delivers_what_comes_and_ends_at_a_signal(infertap: Any, tmp_path: Path) -> None:
+    """The drainer of a process with `drainer = "external"`."""
+    command = [sys.executable, "-m", "infertap_sidecar", "drain", "--follow", "--commit-interval-s", "0.2"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("INFERTAP_", "OTEL_"))}
+    process = subprocess.Popen(command, cwd=tmp_path, env=clean, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        infertap.record()
+        pause = threading.Event()
+        for _ in range(60):
+            if count(infertap) == '{"n":3}':
+                break
+            pause.wait(0.2)
+        assert count(infertap) == '{"n":3}'
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def test_maintain_reports_each_table(infertap: Any) -> None:
+    """Several small files become one; a table that does not exist is said to."""
+    assert "does not exist yet" in infertap("maintain").stdout
+    for _ in range(2):
+        infertap.record()
+        assert infertap("drain").returncode == 0
+    result = infertap("maintain", "--force")
+    assert result.returncode == 0, result.stderr
+    assert "2 files became 1" in result.stdout
+    assert count(infertap) == '{"n":6}'

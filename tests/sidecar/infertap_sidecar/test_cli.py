@@ -1,0 +1,56 @@
+"""The command line itself: overview, unknown names, exit codes, and what is imported."""
+
+from typing import Any
+
+import pytest
+
+from infertap import __version__
+from infertap_sidecar.cli import COMMANDS, main
+
+
+def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` is 0, no command at all is wrong usage; both say the same."""
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)
+    assert max(len(line) for line in shown.splitlines()) <= 100
+    assert main([]) == 2
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """The distribution's."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"infertap {__version__}\n"
+
+
+def test_an_unknown_command_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2 and the nearest name."""
+    assert main(["sreve"]) == 2
+    assert "did you mean serve?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
+def test_every_command_explains_itself(infertap: Any, name: str) -> None:
+    """`--help` is 0 and fits 100 columns."""
+    result = infertap(name, "--help", COLUMNS="100")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("usage: infertap")
+    assert max(len(line) for line in result.stdout.splitlines()) <= 100
+
+
+def test_serve_has_a_flag_for_every_setting(infertap: Any) -> None:
+    """Made from the fields, so none is forgotten."""
+    code = "from infertap_sidecar.settings import ServeConfig; print(*ServeConfig.model_fields)"
+    shown = infertap("serve", "--help").stdout
+    for name in infertap.python("-c", code).stdout.split():
+        assert f"--{name.replace('_', '-')} " in shown
+
+
+def test_the_proxys_process_stays_light(infertap: Any) -> None:
+    """What `serve` imports holds no Delta, Arrow, gRPC or protobuf."""
+    code = (
+        "import sys, infertap_sidecar.app, infertap_sidecar.commands.serve\n"
+        "heavy = ('deltalake', 'arro3', 'pyarrow', 'grpc', 'google.protobuf', 'opentelemetry.exporter')\n"
+        "print([name for name in sys.modules if name.startswith(heavy)])"
+    )
+    assert infertap.python("-c", code).stdout.strip() == "[]"
