@@ -227,9 +227,12 @@ class _Tap:
         """The app is done; whatever was not submitted yet is submitted now."""
         if self._submitted:
             return
-        outcome = self._scope.get(OUTCOME_KEY)
-        if outcome is not None:
-            self._capture.outcome(*outcome)
+        try:
+            outcome = self._scope.get(OUTCOME_KEY)
+            if outcome is not None:
+                self._capture.outcome(*outcome)
+        except Exception as error:
+            self._pipeline.capture_failed(error)
         self._submit()
 
     def _submit(self) -> None:

@@ -6,13 +6,13 @@
 4. Reaching a limit drops the *body* and says so in `codes`; the exchange itself always closes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 from infertap.record import EndReason, ErrorCode, Exchange, Headers, ScopeSnapshot
 from infertap.trace import ServerSpan
 
-Message = Mapping[str, Any]
+Message = MutableMapping[str, Any]
 
 FIRST_GRANT_BYTES = 8 << 10
 GRANT_BYTES = 64 << 10
@@ -156,8 +156,14 @@ class Capture:
             if not self.response_started:
                 self.response_started = True
                 self.status_code = message["status"]
-                self.response_headers = tuple(message.get("headers") or ())
+                headers = message.get("headers") or ()
+                if type(headers) is not list and type(headers) is not tuple:
+                    # ASGI allows any iterable, and an iterator would be empty when the server reads it.
+                    headers = message["headers"] = list(headers)
+                self.response_headers = tuple(headers)
                 self.trailers = bool(message.get("trailers", False))
+            return False
+        if self.complete:
             return False
         if kind == "http.response.trailers":
             self.complete = not message.get("more_trailers", False)
@@ -192,19 +198,22 @@ class Capture:
         total = self.request_bytes if request else self.response_bytes
         if total > self._body_bytes_max:
             over = ErrorCode.REQUEST_OVER_CAPTURE_LIMIT if request else ErrorCode.RESPONSE_OVER_CAPTURE_LIMIT
-            self._give_up(over, request=request)
+            self._give_up(over, request=request, refused=size)
             return False
-        wanted = max(GRANT_BYTES, size)
-        if self._budget.take(wanted):
-            self.granted += wanted
-            self.room += wanted
-            return True
-        self._give_up(ErrorCode.REQUEST_OVER_BUDGET if request else ErrorCode.RESPONSE_OVER_BUDGET, request=request)
+        # Where a whole piece is not to be had, what is missing may be.
+        for wanted in (max(GRANT_BYTES, size), -self.room):
+            if self._budget.take(wanted):
+                self.granted += wanted
+                self.room += wanted
+                return True
+        over = ErrorCode.REQUEST_OVER_BUDGET if request else ErrorCode.RESPONSE_OVER_BUDGET
+        self._give_up(over, request=request, refused=size)
         return False
 
-    def _give_up(self, code: ErrorCode, *, request: bool) -> None:
+    def _give_up(self, code: ErrorCode, *, request: bool, refused: int = 0) -> None:
+        """Let a body go. Its room is free again for the other one, also that of a chunk that was never kept."""
         chunks = self.request_chunks if request else self.response_chunks
-        self.room += sum(map(len, chunks)) if self.room >= 0 else -self.room
+        self.room += sum(map(len, chunks)) + refused
         chunks.clear()
         if request:
             self._request_kept = False

@@ -249,4 +249,4 @@ def _describe(details: Any, layers: _Layers) -> str:
     if details["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(name, sorted(Config.model_fields), n=1)
         return f"{where}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
-    return f"{where}: {details['msg']}"
+    return f"{where}: {details['msg'].removeprefix('Value error, ')}"

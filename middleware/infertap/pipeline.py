@@ -8,6 +8,7 @@
    is that group's; both are counted, and the thread goes on.
 """
 
+import atexit
 import os
 import threading
 import time
@@ -54,6 +55,9 @@ class Delivery(Protocol):
 
     def flush_and_wait(self, owner: SpoolWriter, *, deadline_s: float) -> int:
         """Have what is sealed delivered, and wait for it. Closes the owner's slot. Returns the segments left."""
+
+    def drainer_lives(self) -> bool:
+        """Whether somebody carries the spool on."""
 
     def close(self) -> None:
         """Let go of everything."""
@@ -139,6 +143,7 @@ class Pipeline:
         self._sequence_no = 0
         self._kept = 0
         self._queue_full = 0
+        self._spool_full = False
         self._wake = threading.Event()
         self._ready = threading.Event()
         self._stopping = False
@@ -198,6 +203,8 @@ class Pipeline:
         """Start the worker thread. Returns at once."""
         self._thread = threading.Thread(target=self._run, name="infertap-worker", daemon=True)
         self._thread.start()
+        # For servers that send no lifespan events but let the interpreter end by itself; bounded like any stop.
+        atexit.register(self.stop)
 
     def wait_ready(self) -> None:
         """Wait until the spool is open, or has said that it cannot be, at most 10 s."""
@@ -208,6 +215,7 @@ class Pipeline:
         thread, self._thread = self._thread, None
         if thread is None:
             return
+        atexit.unregister(self.stop)
         self._stopping = True
         self._wake.set()
         thread.join(self.settings.drain_s + _READY_S_MAX)
@@ -239,15 +247,18 @@ class Pipeline:
         self._follow_slot()
 
     def _follow_slot(self) -> None:
-        """A new slot has a page of its own, and its rows are numbered from 1."""
+        """A new slot has a page of its own. Its rows are numbered on: what was lost with the old one stays visible."""
         if self._slots_made != self._writer.slots_made:
             self._slots_made = self._writer.slots_made
             self._counters = self._writer.counters
-            self._sequence_no = 0
 
     def _tick(self) -> None:
+        if self._writer.ledger.dirty:
+            self._flush()
         self._writer.tick()
         self._follow_slot()
+        # At the cap the drainer makes room; only where none lives must new records be dropped.
+        self._spool_full = not self._writer.room() and not self._delivery.drainer_lives()
         self._counters[QUEUE_BYTES] = self.budget.held
         if self._queue_full:
             dropped, self._queue_full = self._queue_full, 0
@@ -261,8 +272,6 @@ class Pipeline:
             self._counters[OLDEST_UNSPOOLED_NS] = _arrival_ns(queue[0])
             self._spool_group()
         self._counters[OLDEST_UNSPOOLED_NS] = 0
-        if self._writer.ledger.dirty:
-            self._flush()
 
     def _spool_group(self) -> None:
         frames: list[tuple[Kind, bytes]] = []
@@ -272,12 +281,13 @@ class Pipeline:
             item = self._queue.popleft()
             began = time.perf_counter()
             try:
-                frame = self._request_frame(item, minutes) if isinstance(item, Exchange) else self._span_frame(item)
+                frame = self._frame(item, minutes)
             except Exception as error:
                 self._failed(item, error)
             else:
-                frames.append(frame)
-                size += len(frame[1])
+                if frame is not None:
+                    frames.append(frame)
+                    size += len(frame[1])
             if isinstance(item, Exchange):
                 released += RECORD_BYTES + item.granted_bytes
             else:
@@ -289,6 +299,13 @@ class Pipeline:
         self._flush()
         self.budget.release(released)
         self._kept += len(minutes)
+
+    def _frame(self, item: Exchange | ChildSpan, minutes: list[int]) -> tuple[Kind, bytes] | None:
+        if self._spool_full:
+            if isinstance(item, Exchange):
+                self._writer.ledger.lose(item.started_at_ns // _MINUTE_NS, LossCause.SPOOL_FULL)
+            return None
+        return self._request_frame(item, minutes) if isinstance(item, Exchange) else self._span_frame(item)
 
     def _request_frame(self, exchange: Exchange, minutes: list[int]) -> tuple[Kind, bytes]:
         record = self._assembler.record(exchange)

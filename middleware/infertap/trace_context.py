@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 from opentelemetry import context as otel_context
-from opentelemetry import propagate
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.propagators.composite import CompositePropagator
-from opentelemetry.propagators.textmap import Getter
+from opentelemetry.propagators.textmap import Getter, TextMapPropagator
 from opentelemetry.sdk.trace.sampling import Decision, Sampler
 from opentelemetry.sdk.trace.sampling import _get_from_env_or_default as sampler_from_environment
 from opentelemetry.trace import SpanKind, get_current_span
@@ -76,7 +75,16 @@ class PureSampler:
         if base not in ("always_on", "always_off", "traceidratio"):
             return None
         ratio = {"always_on": 1.0, "always_off": 0.0}.get(base)
-        return cls(ratio=float(argument or 1.0) if ratio is None else ratio, parent_based=base != name)
+        return cls(ratio=_ratio(argument) if ratio is None else ratio, parent_based=base != name)
+
+
+def _ratio(argument: str) -> float:
+    """As the SDK reads it: what is no ratio between 0 and 1 counts as 1."""
+    try:
+        ratio = float(argument)
+    except ValueError:
+        return 1.0
+    return ratio if 0.0 <= ratio <= 1.0 else 1.0
 
 
 def derive_ids(traceparent: bytes | None, bits: int, sampler: PureSampler | None) -> TraceIds:
@@ -111,14 +119,21 @@ class HeaderGetter(Getter[Headers]):
 
 
 class TraceSettings:
-    """The configured propagators and sampler, as `OTEL_PROPAGATORS` and `OTEL_TRACES_SAMPLER` name them."""
+    """The configured propagators and sampler, as `OTEL_PROPAGATORS` and `OTEL_TRACES_SAMPLER` name them.
 
-    __slots__ = ("_getter", "pure", "sampler", "standard_propagators")
+    Args:
+        pure: The sampler, where it is a standard one.
+        sampler: Any other sampler; it is asked once a request, at arrival.
+        propagator: Reads what the caller sent, where the own parser does not.
+    """
 
-    def __init__(self, pure: PureSampler | None, sampler: Sampler | None, *, standard_propagators: bool) -> None:
+    __slots__ = ("_getter", "_propagator", "_standard_propagators", "pure", "sampler")
+
+    def __init__(self, pure: PureSampler | None, sampler: Sampler | None, propagator: TextMapPropagator) -> None:
         self.pure = pure
         self.sampler = sampler
-        self.standard_propagators = standard_propagators
+        self._propagator = propagator
+        self._standard_propagators = _is_standard(propagator)
         self._getter = HeaderGetter()
 
     @classmethod
@@ -130,16 +145,16 @@ class TraceSettings:
             name = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or "parentbased_always_on"
             pure = PureSampler.from_name(name, environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip())
         sampler = None if pure is not None else sampler_from_environment()
-        return cls(pure, sampler, standard_propagators=_is_standard(propagate.get_global_textmap()))
+        return cls(pure, sampler, _configured_propagator())
 
     def arrive(self, headers: Headers, bits: int) -> Arrival:
         """Read what the caller sent. Runs on the event loop: the common case is one scan of the headers."""
         traceparent: bytes | None = None
-        eager = self.pure is None or not self.standard_propagators
+        eager = self.pure is None or not self._standard_propagators
         for name, value in headers:
             if name in _TRACE_HEADERS:
                 if name == b"traceparent":
-                    traceparent = traceparent or value
+                    traceparent = value if traceparent is None else traceparent
                 else:
                     eager = True
         if not eager:
@@ -147,7 +162,7 @@ class TraceSettings:
         return self._resolve(headers, bits)
 
     def _resolve(self, headers: Headers, bits: int) -> Arrival:
-        context = propagate.extract(headers, getter=self._getter)
+        context = self._propagator.extract(headers, otel_context.get_current(), self._getter)
         parent = get_current_span(context).get_span_context()
         span_id = (bits >> 64) & _MASK_64 or 1
         trace_id = parent.trace_id if parent.is_valid else bits >> 128 or 1
@@ -161,6 +176,16 @@ class TraceSettings:
             state = result.trace_state.to_header() if result.trace_state else state
         ids = TraceIds(trace_id, span_id, parent.span_id if parent.is_valid else 0, int(sampled), state)
         return None, ids, context
+
+
+def _configured_propagator() -> TextMapPropagator:
+    """The global one. Where `OTEL_PROPAGATORS` names one that is not installed, OpenTelemetry's module cannot even be
+    imported; an app must start all the same, so the standard pair stands in."""
+    try:
+        from opentelemetry import propagate
+    except ValueError:
+        return CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
+    return propagate.get_global_textmap()
 
 
 def _is_standard(propagator: object) -> bool:

@@ -10,11 +10,10 @@ from pathlib import Path
 import httpx
 
 from infertap import InferenceMiddleware
-from infertap.choice import choose
+from infertap.choice import Choice, choose
 from infertap.clock import SystemClock
 from infertap.metrics import MetricsApp
 from infertap.otel_env import OtelEnvironment
-from infertap.pipeline import Pipeline
 from infertap_sidecar import logs
 from infertap_sidecar.address import bound, listen
 from infertap_sidecar.admin import admin_app
@@ -52,7 +51,7 @@ def serve(config: ServeConfig) -> int:
         )
 
     middleware = InferenceMiddleware(_proxy(config), config=config)
-    health = _Health(middleware)
+    health = _Health(middleware, choice)
     pair = ServerPair(
         make_server(middleware, grace_s=config.connection_drain_s, on_started=started),
         make_server(admin_app(health, MetricsApp(choice)), grace_s=1.0),
@@ -81,28 +80,25 @@ def _proxy(config: ServeConfig) -> ReverseProxy:
 class _Health:
     """Ready means: requests are recorded. Whether a destination can be reached does not matter."""
 
-    def __init__(self, middleware: InferenceMiddleware) -> None:
+    def __init__(self, middleware: InferenceMiddleware, choice: Choice) -> None:
         self._middleware = middleware
+        self._choice = choice
         self.stopping: Callable[[], bool] = lambda: False
 
     def problems(self) -> list[str]:
         """Why this process should get no traffic now."""
         if self.stopping():
             return ["stopping"]
-        pipeline = self._middleware._pipeline
+        pipeline = self._middleware.pipeline
         if pipeline is None:
-            return [] if self._middleware._started else ["starting"]
-        return _pipeline_problems(pipeline)
-
-
-def _pipeline_problems(pipeline: Pipeline) -> list[str]:
-    problems = []
-    if pipeline._thread is None or not pipeline._thread.is_alive():
-        problems.append("the worker that writes the spool has ended")
-    # A folder that vanished is made again at the next write: only where that will fail is the spool the problem.
-    if pipeline._writer.slot is None and not writable(pipeline.choice.folder):
-        problems.append(f"the spool {pipeline.choice.folder} is not writable")
-    return problems
+            return [] if self._choice.kind == "none" else ["starting"]
+        problems = []
+        if not pipeline.alive:
+            problems.append("the worker that writes the spool has ended")
+        # A folder that vanished is made again at the next write: only where that will fail is the spool the problem.
+        if not pipeline.has_slot and not writable(self._choice.folder):
+            problems.append(f"the spool {self._choice.folder} is not writable")
+        return problems
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

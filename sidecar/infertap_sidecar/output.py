@@ -45,7 +45,7 @@ def write_table(result: Table, stream: TextIO) -> None:
     else:
         for number, cells in enumerate(shown, start=1):
             out.print(Rule(f"row {number}", align="left", style="dim"))
-            out.print(_one_below_another(result.column_names, cells))
+            out.print(_one_below_another(result.column_names, cells, out.width))
     more = f", the first {_ROWS_SHOWN_MAX:,} shown" if len(found) > _ROWS_SHOWN_MAX else ""
     out.print(Text(f"{len(found):,} row{'' if len(found) == 1 else 's'}{more}", "dim"))
 
@@ -64,10 +64,12 @@ def _side_by_side(
     return grid
 
 
-def _one_below_another(names: Sequence[str], cells: Sequence[str]) -> Grid:
+def _one_below_another(names: Sequence[str], cells: Sequence[str], width_total: int) -> Grid:
+    # Widths are given, because rich would rather shorten a name than a long value.
+    width = max(cell_len(name) for name in names)
     grid = Grid.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column(style="dim", no_wrap=True, width=width)
+    grid.add_column(no_wrap=True, overflow="ellipsis", width=max(_WIDTH_MIN, width_total - width - 4))
     for name, text in zip(names, cells, strict=True):
         grid.add_row(name, Text(text))
     return grid

@@ -40,7 +40,7 @@ class Servers:
     def app(self, app: Any, **options: Any) -> int:
         """Serve an ASGI app with uvicorn; returns the port."""
         listener = socket.create_server(("127.0.0.1", 0))
-        settings = {
+        settings: dict[str, Any] = {
             "proxy_headers": False,
             "server_header": False,
             "date_header": False,
@@ -77,7 +77,7 @@ class Servers:
 
     def proxy(self, upstream_port: int, *, wrap: Callable[[Any], Any] = lambda app: app, **timeouts: float) -> int:
         """The reverse proxy before the given port, under uvicorn."""
-        limits = {"connect_timeout_s": 5.0, "read_timeout_s": 20.0} | timeouts
+        limits: dict[str, Any] = {"connect_timeout_s": 5.0, "read_timeout_s": 20.0} | timeouts
         upstream = HttpxUpstream(f"http://127.0.0.1:{upstream_port}", **limits)
         return self.app(wrap(ReverseProxy(upstream, default_authority=b"upstream")))
 

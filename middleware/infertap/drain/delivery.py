@@ -174,6 +174,7 @@ class Delivery:
         give_up = self.inflight.deaths >= _DEATHS_MAX and not self.unexpected
         rest, poison = self.poison.split(self.name, file.path, segment, give_up=give_up)
         if poison.requests or poison.spans:
+            _log.warning("%d records of slot %s end the drainer: parked", len(poison.requests), segment.spool_id)
             self.parking.park(self.name, poison, "it ends the drainer")
             counts.append((segment.spool_id, lost_by_minute(self.name, poison, LossCause.PARKED)))
         return rest
@@ -197,6 +198,7 @@ class Delivery:
             self.inflight.suspect(self.name, batch)
             return None
         (segment,) = segments
+        _log.warning("%d records of slot %s are refused: parked", len(segment.requests), segment.spool_id)
         self.parking.park(self.name, segment, masked_line(str(error), self.secrets))
         counts.append((segment.spool_id, lost_by_minute(self.name, segment, LossCause.PARKED)))
         return Receipt(delivered={segment.spool_id: segment.segment_no})

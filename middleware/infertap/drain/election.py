@@ -169,6 +169,17 @@ class DrainerElection:
                 next_tick_s = started_s + waited_s + _STOPPING_TICK_S
             time.sleep(_POLL_S)
 
+    def drainer_lives(self) -> bool:
+        """Whether a drainer holds the folder now, whoever started it."""
+        try:
+            lock = FileLock.try_acquire(self._folder.drainer_lock)
+        except OSError:
+            return False
+        if lock is None:
+            return True
+        lock.close()
+        return False
+
     def relay(self) -> None:
         """Relays what the drainer has said until now."""
         if not self._inert:

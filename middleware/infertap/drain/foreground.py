@@ -5,7 +5,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from infertap.clock import SystemClock
@@ -42,12 +42,13 @@ def run_foreground(
     Returns:
         0 if everything was delivered; 1 if something is left, or somebody else drains the folder.
     """
-    log_to_stderr(settings.secrets)
     os.umask(0o077)
     stop = Stop(folder)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _signal, _frame: stop.request())
-    build = build or _default_build()
+    with log_to_stderr(settings.secrets), _signals_ask(stop):
+        return _drain(folder, settings, build or _default_build(), stop, follow=follow)
+
+
+def _drain(folder: SpoolFolder, settings: DrainerSettings, build: Build, stop: Stop, *, follow: bool) -> int:
     while True:
         lock = _take_lock(folder, stop, wait_s=float("inf") if follow else _LOCK_WAIT_S)
         if lock is None:
@@ -56,6 +57,17 @@ def run_foreground(
         # Somebody may come later: with `follow`, an empty folder is no reason to leave.
         if not follow or stop.requests or end not in (End.IDLE, End.GAVE_UP, End.MEMORY, End.GONE):
             return 0 if end in (End.IDLE, End.ONE_PASS) else 1
+
+
+@contextlib.contextmanager
+def _signals_ask(stop: Stop) -> Iterator[None]:
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda _signal, _frame: stop.request()) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _default_build() -> Build:

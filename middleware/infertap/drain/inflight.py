@@ -96,7 +96,8 @@ class Inflight:
         self.suspects = batch or suspects
         self.deaths = int(data["deaths"])
         if batch:
-            self.deaths = self.deaths + 1 if len(batch) == 1 and (not suspects or suspects == batch) else 0
+            before = self.deaths if suspects == batch else 0
+            self.deaths = before + 1 if len(batch) == 1 else 0
 
     def _save(self, destination: str, batch: list[Key], suspects: list[Key]) -> None:
         data = {

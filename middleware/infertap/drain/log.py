@@ -1,9 +1,10 @@
 """The drainer's log: JSON lines in two bounded files of the folder, which one owner relays. No credential gets in."""
 
+import contextlib
 import json
 import logging
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from logging.handlers import RotatingFileHandler
 
 from infertap.drain.masking import masked
@@ -47,11 +48,16 @@ def log_to_folder(folder: SpoolFolder, secrets: Collection[str]) -> None:
     _install(handler)
 
 
-def log_to_stderr(secrets: Collection[str]) -> None:
-    """Sends this process's log records to its own stderr, as for a drainer in the foreground."""
+@contextlib.contextmanager
+def log_to_stderr(secrets: Collection[str]) -> Iterator[None]:
+    """Sends log records to this process's own stderr for a while, as for a drainer in the foreground."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(MaskedText(secrets))
     _install(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def _install(handler: logging.Handler) -> None:

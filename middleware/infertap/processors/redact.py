@@ -17,6 +17,7 @@ from infertap.processors.multipart import redact_multipart
 from infertap.processors.secret_names import MARK, SecretNames, redact_text
 
 _KEY_WITH_SPACE = re.compile(r'"\s+:')
+_COMPACT_CHARACTERS_MAX = 64 << 10
 _URL_HEADERS = frozenset({"content-location", "location", "origin", "referer"})
 _FIELDS_REMEMBERED_MAX = 4096
 _FIELD_CHARACTERS_MAX = 256
@@ -71,7 +72,9 @@ class Redactor:
             redacted, keys = self._walk(document, depth)
             return (dump(document[0]), redacted) if redacted else (text, 0)
         redacted, keys = self._walk(document, depth)
-        if redacted == 0 and _says_each_key_once(text, keys):
+        # Most clients write compact JSON, and that it comes out the same is the quickest proof.
+        compact = redacted == 0 and dump is _dump and len(text) < _COMPACT_CHARACTERS_MAX and _dump(document) == text
+        if redacted == 0 and (compact or _says_each_key_once(text, keys)):
             return text, 0
         return dump(document), redacted
 

@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 MARK = "[REDACTED]"
 """What stands where a secret stood."""
@@ -31,44 +31,37 @@ _SEPARATORS = re.compile(r"[-_.\s\[\]]+")
 _CACHE_MAX = 4096
 
 
+class _Verdicts(dict[str, bool]):
+    """Remembers verdicts, because names repeat; a hit costs one dictionary look-up."""
+
+    def __init__(self, exact: frozenset[str], extra: frozenset[str]) -> None:
+        super().__init__()
+        self._names = exact | extra
+
+    def __missing__(self, name: str) -> bool:
+        normal = _normal(name)
+        verdict = normal in self._names or normal.endswith(_ENDINGS)
+        if len(self) < _CACHE_MAX:
+            self[name] = verdict
+        return verdict
+
+
 class SecretNames:
-    """Answers "is this name a secret's?"; remembers its answers, because names repeat.
+    """Answers "is this name a secret's?".
 
     Args:
         extra: Further names of the user, compared like the built-in ones: without case, `-`, `_`, `.` and spaces.
     """
 
-    __slots__ = ("_extra", "_in_fields", "_in_json", "version")
-
     def __init__(self, extra: Iterable[str] = ()) -> None:
-        self._extra = frozenset(_normal(name) for name in extra)
-        self._in_json: dict[str, bool] = {}
-        self._in_fields: dict[str, bool] = {}
-        # Tells rule sets apart without naming what somebody hides.
-        suffix = f"+{zlib.crc32(' '.join(sorted(self._extra)).encode()):08x}" if self._extra else ""
-        self.version = f"{REDACTION_VERSION}{suffix}"
-
-    def in_json(self, name: str) -> bool:
+        names = frozenset(_normal(name) for name in extra)
+        self.in_json: Callable[[str], bool] = _Verdicts(_EXACT - _EXACT_NOT_IN_JSON, names).__getitem__
         """For keys of a JSON document and attributes of a span."""
-        known = self._in_json.get(name)
-        if known is None:
-            known = self._decide(name, _EXACT - _EXACT_NOT_IN_JSON)
-            if len(self._in_json) < _CACHE_MAX:
-                self._in_json[name] = known
-        return known
-
-    def in_fields(self, name: str) -> bool:
+        self.in_fields: Callable[[str], bool] = _Verdicts(_EXACT, names).__getitem__
         """For headers, query parameters and form fields."""
-        known = self._in_fields.get(name)
-        if known is None:
-            known = self._decide(name, _EXACT)
-            if len(self._in_fields) < _CACHE_MAX:
-                self._in_fields[name] = known
-        return known
-
-    def _decide(self, name: str, exact: frozenset[str]) -> bool:
-        normal = _normal(name)
-        return normal in exact or normal in self._extra or normal.endswith(_ENDINGS)
+        # Tells rule sets apart without naming what somebody hides.
+        suffix = f"+{zlib.crc32(' '.join(sorted(names)).encode()):08x}" if names else ""
+        self.version = f"{REDACTION_VERSION}{suffix}"
 
 
 def _normal(name: str) -> str:

@@ -19,9 +19,9 @@ from infertap_sidecar.settings import SidecarConfig
 from infertap_sidecar.spool_survey import FolderReport, survey
 
 _DESCRIPTION = """\
-Says which destination is used and why, where each setting comes from, whether the destination can be
-written or reached, and what waits in the spool. Takes the same variables, file and flags as serve.
-Exit code 1 if something does not work.\
+Says which destination is used and why, where each setting comes from, whether the destination
+can be written or reached, and what waits in the spool. Takes the same variables, file and flags
+as serve. Exit code 1 if something does not work.\
 """
 _OTEL_PREFIXES = (
     "OTEL_EXPORTER_OTLP_",

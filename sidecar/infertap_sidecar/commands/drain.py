@@ -18,9 +18,10 @@ from infertap_sidecar.spool_survey import report
 from infertap_sidecar.spool_targets import targets_of
 
 _DESCRIPTION = """\
-Delivers what waits in the spool to where it was meant to go, then ends: exit code 0 if nothing is left.
-FOLDER is one destination's folder (infertap doctor names them), or a spool_dir with several in it;
-without it, the folder of the settings. Credentials come from the settings, never from the folder.
+Delivers what waits in the spool to where it was meant to go, then ends: exit code 0 if nothing
+is left. FOLDER is one destination's folder (infertap doctor names them), or a spool_dir with
+several in it; without it, the folder of the settings. Credentials come from the settings, never
+from the folder.
 
   infertap drain                 once
   infertap drain --follow        stays: the other half of drainer = "external"\

@@ -8,8 +8,8 @@ from infertap_sidecar.flags import make_parser
 from infertap_sidecar.target import add_table_settings, table_target
 
 _DESCRIPTION = """\
-Compacts small files, writes a checkpoint, cleans up log and dead files. Safe beside writers, and safe
-to run twice: one maintainer works per table and hour. A local root does this by itself.\
+Compacts small files, writes a checkpoint, cleans up log and dead files. Safe beside writers, and
+safe to run twice: one maintainer works per table and hour. A local root does this by itself.\
 """
 
 

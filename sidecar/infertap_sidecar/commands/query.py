@@ -9,7 +9,8 @@ from infertap_sidecar.target import add_table_settings, table_target
 _DESCRIPTION = """\
 Asks the tables inference, spans and ledger. One reading statement: SELECT, WITH or EXPLAIN.
 
-  infertap query "SELECT path, count(*) AS n, approx_percentile_cont(duration_ns, 0.95) / 1e6 AS p95_ms
+  infertap query "SELECT path, count(*) AS requests,
+                         approx_percentile_cont(duration_ns, 0.95) / 1e6 AS p95_ms
                   FROM inference GROUP BY path"\
 """
 FORMATS = ("table", "jsonl", "csv", "parquet")

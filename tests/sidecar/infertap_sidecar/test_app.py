@@ -128,6 +128,26 @@ def test_an_upstream_that_is_down_makes_nobody_unready(start: Any) -> None:
     assert sum("cannot connect to the upstream" in line for line in sidecar.log) == 1
 
 
+def test_an_unwritable_spool_makes_it_unready_and_harms_no_traffic(servers: Any, start: Any, tmp_path: Path) -> None:
+    """Requests are answered; readiness says what is wrong."""
+    (tmp_path / "spool").write_text("a file where the folder should be")
+    sidecar = start(servers.raw(answer_ok), "--spool-dir", "spool")
+    assert sidecar.get("/v1/x").text == "ok"
+    answer = sidecar.get("/readyz", admin=True)
+    assert answer.status_code == 503
+    assert "not writable" in answer.json()["problems"][0]
+    assert sidecar.stop() == 0
+
+
+def test_recording_nothing_on_purpose_is_ready(servers: Any, start: Any, tmp_path: Path) -> None:
+    """`destination = none` is a plain proxy that makes no folder."""
+    sidecar = start(servers.raw(answer_ok), "--destination", "none")
+    assert sidecar.get("/v1/x").text == "ok"
+    assert sidecar.get("/readyz", admin=True).status_code == 200
+    assert sidecar.stop() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_stop_lets_answers_finish(servers: Any, start: Any) -> None:
     """A stream under way at SIGTERM ends as the upstream ends it; new connections are refused meanwhile."""
     release = asyncio.Event()
@@ -164,19 +184,14 @@ def test_a_stop_lets_answers_finish(servers: Any, start: Any) -> None:
 
 def test_a_second_signal_cuts_answers_off_and_still_records_them(servers: Any, start: Any, tmp_path: Path) -> None:
     """Who is in a hurry loses the answers, not the records."""
-    asked = threading.Event()
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
-        asked.set()
         await reader.read()
 
     sidecar = start(servers.raw(hang))
-    with (
-        pytest.raises(httpx.RemoteProtocolError),
-        httpx.stream("GET", f"http://127.0.0.1:{sidecar.port}/hurry", timeout=20) as stream,
-    ):
+    with httpx.stream("GET", f"http://127.0.0.1:{sidecar.port}/hurry", timeout=20) as stream:
         chunks = stream.iter_raw()
         assert next(chunks) == b"first"
         sidecar.process.send_signal(signal.SIGTERM)
@@ -184,7 +199,8 @@ def test_a_second_signal_cuts_answers_off_and_still_records_them(servers: Any, s
         while sidecar.get("/readyz", admin=True).status_code == 200:
             pause.wait(0.01)
         sidecar.process.send_signal(signal.SIGINT)
-        next(chunks)
+        with pytest.raises(httpx.RemoteProtocolError):
+            next(chunks)
     assert sidecar.ended() == 0
     (segment,) = tmp_path.glob("inference_tables/.spool/*/slots/*/*.seg")
     assert b"/hurry" in segment.read_bytes()
@@ -223,6 +239,40 @@ def test_100_mb_stream_through_bounded_memory(servers: Any, start: Any, way: str
             received.append(sum(len(chunk) for chunk in stream.iter_raw()))
     assert received == [BODY_BYTES]
     assert sidecar.peak_bytes() - before < PEAK_BYTES_MAX
+
+
+def test_failures_are_recorded_as_what_they_were(servers: Any, start: Any, infertap: Any) -> None:
+    """502 and 504 of our own, half an answer, a client that left: each row says who ended the exchange, and how."""
+
+    async def fail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"/died" in head:
+            return
+        if b"/silent" not in head:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        if b"/half" not in head:
+            await reader.read()
+
+    sidecar = start(servers.raw(fail), "--upstream-read-timeout-s", "1")
+    url = f"http://127.0.0.1:{sidecar.port}"
+    assert httpx.post(f"{url}/died").status_code == 502
+    assert httpx.post(f"{url}/silent").status_code == 504
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.post(f"{url}/half")
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=20) as client:
+        client.sendall(b"POST /left HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        while not client.recv(100).endswith(b"half"):
+            pass
+    assert sidecar.stop() == 0
+    assert infertap("drain").returncode == 0
+    sql = "SELECT path, status_code, end_reason, error_type FROM inference"
+    rows = [json.loads(line) for line in infertap("query", sql).stdout.splitlines()]
+    assert {row.pop("path"): tuple(row.values()) for row in rows} == {
+        "/died": (502, "upstream_error", "RemoteProtocolError"),
+        "/silent": (504, "upstream_timeout", "ReadTimeout"),
+        "/half": (200, "upstream_error", "RemoteProtocolError"),
+        "/left": (200, "client_disconnect", None),
+    }
 
 
 def test_logs_can_be_json(start: Any) -> None:

@@ -309,6 +309,7 @@ def test_a_refused_connection_is_a_502_of_our_own(servers: Any) -> None:
         "code": 502,
         "message": "infertap: cannot connect to the upstream: connection refused",
     }
+    poll(lambda: len(tap.outcomes) == 1)
     assert tap.outcomes == [("upstream_error", "ConnectError", "cannot connect to the upstream: connection refused")]
 
 
@@ -325,6 +326,7 @@ def test_a_silent_upstream_is_a_504_of_our_own(servers: Any) -> None:
     port = servers.proxy(servers.raw(hang), wrap=tap.wrap, read_timeout_s=0.2)
     answer = httpx.post(f"http://127.0.0.1:{port}/")
     assert answer.status_code == 504
+    poll(lambda: len(tap.outcomes) == 1)
     assert tap.outcomes == [("upstream_timeout", "ReadTimeout", "the upstream sent nothing for 0.2 s")]
     assert closed.wait(10)
 
@@ -367,6 +369,7 @@ def test_what_is_no_http_is_a_502_that_quotes_nothing(servers: Any, answer: byte
 
     response = httpx.post(f"http://127.0.0.1:{servers.proxy(servers.raw(odd), wrap=tap.wrap)}/")
     assert response.status_code == 502
+    poll(lambda: len(tap.outcomes) == 1)
     assert tap.outcomes[0][0] == "upstream_error"
     assert b"database" not in response.content
     assert "database" not in str(tap.outcomes)

@@ -1,6 +1,7 @@
 """The loop in this process: destinations that fail alone, the cap, damage, newer formats, and how it ends."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -123,7 +124,7 @@ def test_frames_of_unknown_kinds_are_parked(bench: Any) -> None:
 
 
 def test_segments_of_a_newer_version_stay_in_place(bench: Any) -> None:
-    """They and all later ones of their slot wait for a newer drainer; they are counted and do not keep us from ending."""
+    """They and the later ones of their slot wait for a newer drainer; they are counted and do not keep this one."""
     writer = bench.spool(["a"], ["b"], ["c"])
     middle = bench.segments()[1]
     header = {"spool_id": writer.slot.spool_id, "segment_no": 2, "schema_version": SCHEMA_VERSION + 1}
@@ -226,19 +227,16 @@ def test_segments_that_are_refused_for_ever_are_parked_alone(bench: Any) -> None
 
 def test_a_library_that_always_fails_parks_nothing(bench: Any) -> None:
     """Where even an empty segment fails in rehearsal, no row is to blame: everything stays in the spool."""
-    bench.control(table={"raise_on": "a"}, process={"die_at": "open"})
     bench.spool(["a"]).close()
     settings = bench.settings(drain_s=4.0)
-    search = PoisonSearch(_runner(bench), settings)
-    bench.control(table={"raise_on": "a"})
-    drainer = bench.drainer(settings, poison=search)
+    drainer = bench.drainer(settings, poison=PoisonSearch(_runner(bench), settings))
     bench.control(table={"raise_on": "a"}, process={"die_at": "open"})
     assert drainer.run() is End.GAVE_UP
     assert len(bench.segments()) == 1
     assert list(bench.folder.parked_dir.glob("*.jsonl")) == []
 
 
-def test_a_locked_database_is_waited_for(bench: Any, wait_for: WaitFor) -> None:
+def test_a_destination_that_comes_back_is_served(bench: Any, wait_for: WaitFor) -> None:
     """A destination that comes back is served by the same drainer, within its own back-off."""
     bench.control(table={"fail": "not now"})
     bench.spool(["a"]).close()
@@ -259,6 +257,4 @@ def _segment(request_id: str) -> bytes:
 
 
 def _runner(bench: Any) -> tuple[str, ...]:
-    import sys
-
     return (sys.executable, "-P", str(bench.module.__file__))

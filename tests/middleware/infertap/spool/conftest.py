@@ -151,18 +151,27 @@ def run_until_killed(run_child: Callable[[Callable[[], None]], int]) -> Callable
     return run
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[SpoolFolder]:
-    """A prepared folder on a file system of 8 MB; skips where none can be mounted."""
-    mount_point = tmp_path / "disk"
-    mount_point.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "infertap-test", str(mount_point)]
+def _run_or_skip(*command: str) -> None:
     try:
-        mounted = subprocess.run(command, capture_output=True, check=False)
+        done = subprocess.run(command, capture_output=True, check=False)
     except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if mounted.returncode != 0:
-        pytest.skip(f"cannot mount a small disk: {mounted.stderr.decode().strip()}")
+        pytest.skip(f"there is no {command[0]}")
+    if done.returncode != 0:
+        pytest.skip(f"{command[0]} failed: {done.stderr.decode().strip()}")
+
+
+@pytest.fixture(params=["tmpfs", "ext4"])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SpoolFolder]:
+    """A prepared folder on a file system of its own, 8 or 20 MB; skips where none can be mounted."""
+    mount_point, image = tmp_path / "disk", tmp_path / "image"
+    mount_point.mkdir()
+    if request.param == "tmpfs":
+        _run_or_skip("mount", "-t", "tmpfs", "-o", "size=8m", "infertap-test", str(mount_point))
+    else:
+        with image.open("wb") as file:
+            file.truncate(20 << 20)
+        _run_or_skip("mkfs.ext4", "-q", "-F", "-m", "0", str(image))
+        _run_or_skip("mount", "-o", "loop", str(image), str(mount_point))
     try:
         folder = SpoolFolder(mount_point / "spool" / "table-0123456789ab")
         folder.prepare({"table": {"uri": "../tables"}})

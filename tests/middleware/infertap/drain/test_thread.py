@@ -1,0 +1,90 @@
+"""Draining in a thread of the owner."""
+
+from collections.abc import Callable
+from typing import Any
+
+from infertap.clock import SystemClock
+from infertap.drain.election import DrainerElection
+from infertap.drain.thread import ThreadDrainer
+
+WaitFor = Callable[..., Any]
+
+
+def test_a_thread_drains_and_stops_with_its_owner(bench: Any, wait_for: WaitFor) -> None:
+    """The election hands the lock to the thread; a stop waits for delivery, and the lock is free afterwards."""
+    settings = bench.settings(commit_interval_s=600.0)
+    writer = bench.spool(["a"])
+    thread = ThreadDrainer(settings, bench.module.build)
+    election = DrainerElection(
+        bench.folder, settings, owner=writer, clock=SystemClock(), mode="thread", start_thread=thread.start
+    )
+    election.tick()
+    wait_for(lambda: bench.rows() == ["a"])
+    assert not bench.is_drained_by_nobody()
+    other = bench.spool(["b"])
+    assert election.flush_and_wait(other, deadline_s=10.0) == 0
+    assert bench.rows() == ["a", "b"]
+    other.close()
+    writer.close()
+    thread.close(deadline_s=10.0)
+    election.close()
+    assert bench.is_drained_by_nobody()
+    assert bench.spawns() == 0
+
+
+def test_a_dead_thread_is_counted_and_not_started_again_at_once(bench: Any, wait_for: WaitFor) -> None:
+    """What ends the thread is logged, `drainer.json` counts it, and the next start waits."""
+    starts: list[int] = []
+
+    def build(_settings: object) -> list[Any]:
+        starts.append(1)
+        raise BaseException("no such library")
+
+    settings = bench.settings()
+    writer = bench.spool(["a"])
+    thread = ThreadDrainer(settings, build)
+    election = DrainerElection(
+        bench.folder, settings, owner=writer, clock=SystemClock(), mode="thread", start_thread=thread.start
+    )
+    election.tick()
+    wait_for(bench.is_drained_by_nobody)
+    election.tick()
+    election.tick()
+    assert bench.state().phase == "crashed"
+    assert bench.state().failures == 1
+    assert len(starts) == 1
+    writer.close()
+    election.close()
+
+
+def test_without_a_process_or_a_thread_the_rows_stay(bench: Any, caplog: Any) -> None:
+    """It is said once, and nothing is counted as a crash."""
+    writer = bench.spool(["a"])
+    election = DrainerElection(bench.folder, bench.settings(), owner=writer, clock=SystemClock(), mode="thread")
+    for _ in range(3):
+        election.tick()
+    assert caplog.messages == ["no drainer can be started here: records stay in the spool until `infertap drain`"]
+    assert bench.state().failures == 0
+    assert bench.is_drained_by_nobody()
+    writer.close()
+    election.close()
+
+
+def test_an_executable_that_is_gone_leads_to_a_thread(bench: Any, wait_for: WaitFor) -> None:
+    """A venv deleted under the app: no process can be started, so a thread of the owner drains."""
+    settings = bench.settings()
+    writer = bench.spool(["a"])
+    thread = ThreadDrainer(settings, bench.module.build)
+    election = DrainerElection(
+        bench.folder,
+        settings,
+        owner=writer,
+        clock=SystemClock(),
+        command=["/nonexistent/bin/python"],
+        start_thread=thread.start,
+    )
+    election.tick()
+    wait_for(lambda: bench.rows() == ["a"])
+    writer.close()
+    thread.close(deadline_s=10.0)
+    election.close()

@@ -1,0 +1,302 @@
+"""Settings: precedence, all problems at once, unknown names, and no secret in any word that is said."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infertap.config import DEFAULT_EXCLUDE_PATHS, Config
+from infertap.errors import ConfigError
+
+_SECRET = "wJalrXUtnFEMI-K7MDENG"
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No `INFERTAP_*` variable of the machine."""
+    for name in list(os.environ):
+        if name.startswith("INFERTAP_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """A function that writes the file that `INFERTAP_CONFIG` names."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "infertap.toml"
+        path.write_text(text, encoding="utf-8")
+        monkeypatch.setenv("INFERTAP_CONFIG", str(path))
+        return path
+
+    return write
+
+
+def _problems(**arguments: Any) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        Config(**arguments)
+    assert str(caught.value) == "\n".join(f"- {problem}" for problem in caught.value.problems)
+    return caught.value.problems
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    """Users size their machines by them."""
+    config = Config()
+    assert (config.tables, config.destination, config.content) == ("./inference_tables", "auto", "full")
+    assert (config.spool_bytes_max, config.queue_bytes_max) == (1 << 30, 64 << 20)
+    assert (config.commit_bytes_max, config.capture_bytes_max, config.inline_bytes_max) == (16 << 20, 16 << 20, 1 << 20)
+    assert (config.spool_flush_ms, config.commit_interval_s, config.drain_s) == (50, 10, 10)
+    assert (config.drainer, config.durability, config.server_span) == ("process", "batched", "light")
+    assert config.storage_options == {}
+    assert (config.request_id_header, config.requester_header, config.spool_dir) == (None, None, None)
+    assert config.sources == {}
+    assert config.warnings == ()
+
+
+def test_argument_beats_environment_beats_file_beats_default(
+    toml: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each setting comes from its strongest source, and `sources` names it."""
+    file = toml('drain_s = 1\ncommit_interval_s = 1\nspool_flush_ms = 1\ntables = "/file"\n')
+    monkeypatch.setenv("INFERTAP_DRAIN_S", "2")
+    monkeypatch.setenv("INFERTAP_COMMIT_INTERVAL_S", "2")
+    config = Config(drain_s=3)
+    assert (config.drain_s, config.commit_interval_s, config.spool_flush_ms, config.content) == (3, 2, 1, "full")
+    assert config.sources == {
+        "drain_s": "argument",
+        "commit_interval_s": "INFERTAP_COMMIT_INTERVAL_S",
+        "spool_flush_ms": str(file),
+        "tables": str(file),
+    }
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deployment templates leave empty variables behind."""
+    monkeypatch.setenv("INFERTAP_TABLES", "")
+    monkeypatch.setenv("INFERTAP_CONFIG", "")
+    assert Config().tables == "./inference_tables"
+
+
+def test_a_named_file_wins_over_the_variable(toml: Callable[[str], Path], tmp_path: Path) -> None:
+    """`Config(config_file=...)` is what the flag `--config` becomes."""
+    toml("drain_s = 1\n")
+    other = tmp_path / "other.toml"
+    other.write_text("drain_s = 2\n")
+    assert Config(config_file=str(other)).drain_s == 2
+
+
+def test_all_problems_come_at_once(toml: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From every source, each with the name of the setting and of its source."""
+    file = toml('spool_flush_mss = 5\ncontent = "some"\nworkers = 4\n')
+    monkeypatch.setenv("INFERTAP_QUEUE_BYTES_MAX", "64 MB")
+    monkeypatch.setenv("INFERTAP_DRAIN_S", "soon")
+    text = "\n".join(_problems(destination="delta", platfrom="mlflow"))
+    for expected in (
+        f"spool_flush_mss ({file}): no such setting; did you mean spool_flush_ms?",
+        f"content ({file}): ",
+        f"workers ({file}): no such setting",
+        "queue_bytes_max (INFERTAP_QUEUE_BYTES_MAX): ",
+        "drain_s (INFERTAP_DRAIN_S): ",
+        "destination: Input should be 'auto', 'table', 'otlp', 'both' or 'none'",
+        "platfrom: no such setting",
+    ):
+        assert expected in text
+
+
+@pytest.mark.parametrize("text", ["= 5", "tables = ", 'a = "\x00"'])
+def test_a_broken_file_is_one_problem_that_names_it(toml: Callable[[str], Path], text: str) -> None:
+    """With the place in the file."""
+    file = toml(text)
+    (problem,) = _problems()
+    assert problem.startswith(f"configuration file {file}: ")
+
+
+def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Missing, a folder, or no UTF-8; beside the other problems."""
+    (tmp_path / "latin.toml").write_bytes(b'tables = "\xe9"')
+    for path in (tmp_path / "missing.toml", tmp_path, tmp_path / "latin.toml"):
+        monkeypatch.setenv("INFERTAP_CONFIG", str(path))
+        problems = _problems(drain_s=-1)
+        assert len(problems) == 2
+        assert str(path) in problems[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PORT",
+        "SERVICE_HOST",
+        "SERVICE_PORT",
+        "SERVICE_PORT_HTTP",
+        "PORT_80_TCP",
+        "PORT_80_TCP_PROTO",
+        "PORT_80_TCP_PORT",
+        "PORT_80_TCP_ADDR",
+        "PORT_53_UDP",
+    ],
+)
+def test_variables_of_kubernetes_are_ignored(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A Service called `infertap` puts them into every pod beside it."""
+    monkeypatch.setenv(f"INFERTAP_{name}", "tcp://10.0.0.1:80")
+    assert Config().warnings == ()
+
+
+@pytest.mark.parametrize("name", ["UPSTREAM", "LISTEN", "ADMIN", "LOG_FORMAT"])
+def test_settings_of_the_sidecar_are_no_mistake_in_an_app(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """App and sidecar may share an environment."""
+    monkeypatch.setenv(f"INFERTAP_{name}", "x")
+    assert Config().warnings == ()
+
+
+def test_an_unknown_variable_is_a_warning_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its value is not repeated: it may be a secret."""
+    monkeypatch.setenv("INFERTAP_TABELS", _SECRET)
+    monkeypatch.setenv("INFERTAP_ZZZZ", _SECRET)
+    first, second = Config().warnings
+    assert "INFERTAP_TABELS" in first
+    assert "did you mean INFERTAP_TABLES?" in first
+    assert "INFERTAP_ZZZZ" in second
+    assert "did you mean" not in second
+    assert _SECRET not in first + second
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("durability", "strict"),
+        ("server_span", "otel"),
+        ("platform", "mlflow"),
+        ("payload_store", "s3://b/p"),
+        ("require_destination", True),
+        ("sample_rate", 0.5),
+        ("worker", "process"),
+    ],
+)
+def test_what_is_not_built_yet_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, toml: Callable[[str], Path], name: str, value: object
+) -> None:
+    """From every source, and never ignored."""
+    expected = f"{name} = {value!r} is not built yet" if name in Config.model_fields else f"{name} is not built yet"
+    assert [problem.startswith(expected) for problem in _problems(**{name: value})] == [True]
+    toml(f'{name} = "{value}"')
+    assert any(name in problem and "not built" in problem for problem in _problems())
+    monkeypatch.delenv("INFERTAP_CONFIG")
+    monkeypatch.setenv(f"INFERTAP_{name.upper()}", str(value))
+    assert any(name in problem and "not built" in problem for problem in _problems())
+
+
+def test_other_ways_with_binary_bodies_are_an_error() -> None:
+    """`binary_bodies` has one value until another one is built."""
+    (problem,) = _problems(binary_bodies="base64")
+    assert "binary_bodies" in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("64MiB", 64 << 20),
+        ("64 mib", 64 << 20),
+        (" 8KiB ", 8 << 10),
+        ("2GiB", 2 << 30),
+        ("1TiB", 1 << 40),
+        ("123", 123),
+        ("123B", 123),
+        (456, 456),
+        ("0", 0),
+    ],
+)
+def test_sizes(text: object, expected: int) -> None:
+    """With a binary unit, or in bytes."""
+    assert Config(queue_bytes_max=text).queue_bytes_max == expected
+
+
+@pytest.mark.parametrize("text", ["64MB", "1.5MiB", "-1", -1, "MiB", "", "1e6", 1.5, "64MiB 2", None, True, [1]])
+def test_what_is_no_size_is_a_problem(text: object) -> None:
+    """Decimal units, fractions, signs and truth values are refused instead of guessed at."""
+    (problem,) = _problems(queue_bytes_max=text)
+    assert problem.startswith("queue_bytes_max: ")
+
+
+def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch, toml: Callable[[str], Path]) -> None:
+    """In the environment; in TOML and as arguments they are lists as well."""
+    monkeypatch.setenv("INFERTAP_REDACT_KEYS", " patient_id, ,case no ,")
+    assert Config().redact_keys == ("patient_id", "case no")
+    monkeypatch.delenv("INFERTAP_REDACT_KEYS")
+    toml('exclude_paths = ["/a", "/b/*"]\ninclude_paths = "/c,/d"\n')
+    config = Config(capture_headers=["x-one"])
+    assert config.exclude_paths == ("/a", "/b/*")
+    assert config.include_paths == ("/c", "/d")
+    assert config.capture_headers == ("x-one",)
+    assert "/docs" in DEFAULT_EXCLUDE_PATHS
+
+
+@pytest.mark.parametrize("value", [5, [1, 2], {"a": "b"}])
+def test_what_is_no_list_of_names_is_a_problem(value: object) -> None:
+    """Numbers do not become names."""
+    assert any(problem.startswith("exclude_paths") for problem in _problems(exclude_paths=value))
+
+
+def test_storage_options_are_never_shown(monkeypatch: pytest.MonkeyPatch, toml: Callable[[str], Path]) -> None:
+    """Neither in the repr, nor in a problem about them, nor in one about something else."""
+    monkeypatch.setenv("INFERTAP_STORAGE_OPTIONS", f"AWS_SECRET_ACCESS_KEY={_SECRET}==, AWS_REGION=eu")
+    config = Config()
+    assert config.storage_options == {"AWS_SECRET_ACCESS_KEY": f"{_SECRET}==", "AWS_REGION": "eu"}
+    assert _SECRET not in repr(config) + str(config)
+    assert _SECRET not in "".join(_problems(destination="x"))
+    monkeypatch.setenv("INFERTAP_STORAGE_OPTIONS", f"AWS_SECRET_ACCESS_KEY:{_SECRET}")
+    assert _SECRET not in "".join(_problems())
+    monkeypatch.delenv("INFERTAP_STORAGE_OPTIONS")
+    for wrong in (f'"{_SECRET}"', f'["{_SECRET}"]', f'{{ key = ["{_SECRET}"] }}', "{ key = 5 }"):
+        toml(f"storage_options = {wrong}")
+        problems = "".join(_problems())
+        assert "storage_options" in problems
+        assert _SECRET not in problems
+
+
+@pytest.mark.parametrize("uri", [f"s3://AKIA:{_SECRET}@bucket/x", f"az://container/x?sig={_SECRET}"])
+def test_a_secret_in_the_tables_uri_is_not_shown(uri: str) -> None:
+    """Nor where its scheme is wrong."""
+    assert _SECRET not in repr(Config(tables=uri))
+    assert _SECRET not in "".join(_problems(tables=uri.replace("s3:", "s4:").replace("az:", "ay:")))
+
+
+@pytest.mark.parametrize("tables", ["s4://bucket/x", "http://host/x", "", "   ", "://x"])
+def test_a_root_that_cannot_be_one_is_a_problem(tables: str) -> None:
+    """An unknown scheme, or nothing at all."""
+    assert _problems(tables=tables)[0].startswith("tables")
+
+
+@pytest.mark.parametrize(
+    "tables", ["./x", "/abs/x", "s3://b/x", "S3://b/x", "gs://b", "abfss://c@a.dfs.core.windows.net/x", "memory://"]
+)
+def test_roots_that_delta_rs_knows(tables: str) -> None:
+    """Folders and object stores."""
+    assert Config(tables=tables).tables == tables
+
+
+def test_limits_that_contradict_each_other_are_problems() -> None:
+    """Both at once."""
+    problems = _problems(inline_bytes_max="2MiB", capture_bytes_max="1MiB", segment_bytes_max=10, spool_bytes_max=9)
+    assert [problem.split()[0] for problem in problems] == ["inline_bytes_max", "segment_bytes_max"]
+
+
+@pytest.mark.parametrize("name", ["request_id_header", "requester_header"])
+@pytest.mark.parametrize("header", ["x y", "x:y", "x\r\ninjected", "", "é"])
+def test_what_is_no_header_name_is_a_problem(name: str, header: str) -> None:
+    """It would break every answer."""
+    assert _problems(**{name: header})[0].startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("value", [0, -1, "nan", "inf", 3601])
+def test_durations_have_a_range(value: object) -> None:
+    """Never zero, never endless, never a NaN."""
+    assert _problems(commit_interval_s=value)[0].startswith("commit_interval_s: ")
+
+
+def test_settings_cannot_be_changed_later() -> None:
+    """The tree is frozen."""
+    config = Config()
+    with pytest.raises(ValueError, match="frozen"):
+        config.drain_s = 5
