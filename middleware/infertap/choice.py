@@ -68,7 +68,9 @@ def choose(config: Config, otel: OtelEnvironment, *, cwd: Path) -> Choice:
 def _otlp_matters(config: Config, otel: OtelEnvironment) -> bool:
     if otel.exporter_off_variable or config.destination in ("table", "none"):
         return False
-    return config.destination != "auto" or otel.endpoint_variable is not None
+    if config.destination == "auto":
+        return otel.endpoint_variable is not None and not otel.mlflow_exporter_off
+    return True
 
 
 def _decide(config: Config, otel: OtelEnvironment) -> tuple[str, str, str | None]:

@@ -6,6 +6,7 @@
 4. A value that is documented but not built yet is an error, never ignored.
 """
 
+import contextlib
 import difflib
 import os
 import re
@@ -13,6 +14,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
@@ -27,7 +29,17 @@ _KUBERNETES_LINK = re.compile(
 """Variables that Kubernetes puts into every pod beside a Service called `infertap`."""
 
 SIDECAR_SETTINGS = frozenset(
-    {"upstream", "listen", "admin", "workers", "log_format", "upstream_connect_timeout_s", "upstream_read_timeout_s"}
+    {
+        "upstream",
+        "listen",
+        "admin",
+        "workers",
+        "log_format",
+        "upstream_connect_timeout_s",
+        "upstream_read_timeout_s",
+        "upstream_host_header",
+        "connection_drain_s",
+    }
 )
 """Names that only `infertap serve` knows; inside an app their variables are no mistake."""
 
@@ -41,6 +53,8 @@ _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 
 
 
 def _parse_size(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("expected a size such as 64MiB, or a number of bytes")  # Python counts True as 1
     if isinstance(value, str):
         match = _SIZE.fullmatch(value.strip())
         if match is None:
@@ -151,6 +165,12 @@ class Config(BaseModel):
             super().__init__(**layers.values)
         except ValidationError as error:
             problems += [_describe(details, layers) for details in error.errors()]
+            # What is wrong beside it shall be heard in the same start.
+            wrong = {str(details["loc"][0]) for details in error.errors() if details["loc"]}
+            rest = {name: value for name, value in layers.values.items() if name not in wrong}
+            with contextlib.suppress(ValidationError):
+                super().__init__(**rest)
+                problems += self._problems()
         else:
             problems += self._problems()
         if problems:
@@ -182,13 +202,31 @@ class Config(BaseModel):
         scheme, separator, _ = self.tables.partition("://")
         if separator and scheme.lower() not in _URI_SCHEMES:
             problems.append(f"tables: unknown scheme {scheme!r}; known are {', '.join(_URI_SCHEMES)}, or a plain path")
+        elif separator and (problem := _uri_problem(self.tables)) is not None:
+            problems.append(f"tables: {problem}")
         if not self.tables.strip():
             problems.append("tables: expected a folder or a URI")
+        for name, folder in (("tables", Path(self.tables)), ("spool_dir", self.spool_dir)):
+            try:
+                _ = folder and folder.expanduser()
+            except RuntimeError:
+                problems.append(f"{name}: nobody's home is {folder}")
         for name in ("request_id_header", "requester_header"):
             header = getattr(self, name)
             if header is not None and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", header):
                 problems.append(f"{name}: {header!r} is not a header name")
         return problems
+
+
+def _uri_problem(uri: str) -> str | None:
+    """What is wrong with a URI of a known scheme, without showing it."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return "not a valid URI"
+    if parts.password is not None or parts.query:
+        return "delta-rs reads no credentials from a URI; put them into storage_options"
+    return None
 
 
 class _Layers:
@@ -231,14 +269,15 @@ class _Layers:
 
 
 def _unknown_variables(environ: Mapping[str, str], known: set[str] | frozenset[str]) -> Iterable[str]:
-    names = sorted(ENV_PREFIX + name.upper() for name in known)
+    names = sorted(name.upper() for name in known)
     for variable in sorted(environ):
-        if not variable.startswith(ENV_PREFIX) or variable in names or variable == CONFIG_FILE_VARIABLE:
+        name = variable.removeprefix(ENV_PREFIX)
+        if name == variable or name in names or variable == CONFIG_FILE_VARIABLE:
             continue
         if _KUBERNETES_LINK.match(variable):
             continue
-        nearest = difflib.get_close_matches(variable, names, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        nearest = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {ENV_PREFIX}{nearest[0]}?" if nearest else ""
         yield f"{variable} is no setting of infertap and is ignored{hint}"
 
 

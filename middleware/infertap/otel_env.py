@@ -4,8 +4,10 @@ The stock Python exporters differ from the specification in places that lose dat
 milliseconds, `none` as gRPC compression); here a mistake is a problem with a name, and what is merely odd is a warning.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from urllib.parse import unquote, urlsplit
 
 from infertap.targets import OtlpTarget
@@ -15,6 +17,9 @@ _DEFAULT_ENDPOINTS = {"grpc": "http://localhost:4317", "http/protobuf": "http://
 _SAMPLERS_WITH_RATIO = ("traceidratio", "parentbased_traceidratio")
 _MILLISECONDS_FROM = 600.0
 """A timeout above this is taken for the specification's milliseconds: nobody means ten minutes and more."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+_HEADER_VALUE = re.compile(r"[\t -~]*")
 
 _MEANINGLESS = (
     "OTEL_CONFIG_FILE",
@@ -76,6 +81,7 @@ class _Reader:
     def target(self) -> OtlpTarget:
         protocol = self._protocol()
         self._sampler()
+        self._propagators()
         for variable in _MEANINGLESS:
             if self.environ.get(variable):
                 self.warnings.append(f"{variable} has no effect on infertap")
@@ -117,6 +123,10 @@ class _Reader:
             usable = bool(parts.hostname) and parts.port != 0  # reading the port raises where it is none
         except ValueError:
             usable = False
+        if usable and "@" in parts.netloc:
+            self.problems.append(
+                f"{variable}: credentials in the URL would show up in error texts; put them into HEADERS"
+            )
         if not usable:
             self.problems.append(f"{variable}: not a URL with a host")
             return _DEFAULT_ENDPOINTS[protocol]
@@ -137,13 +147,14 @@ class _Reader:
         for position, pair in enumerate((value or "").split(","), start=1):
             if not pair.strip():
                 continue
-            name, equals, text = pair.partition("=")
-            if not equals or not name.strip() or ":" in name or " " in name.strip():
+            raw_name, equals, raw_text = pair.partition("=")
+            name, text = unquote(raw_name).strip().lower(), unquote(raw_text).strip()
+            if not equals or not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(text):
                 self.problems.append(
                     f"{variable}: entry {position} is not name=value (its text is not shown: it may be a secret)"
                 )
                 continue
-            headers[unquote(name).strip().lower()] = unquote(text).strip()
+            headers[name] = text
         return headers
 
     def _timeout(self) -> float:
@@ -184,6 +195,11 @@ class _Reader:
                     return int(value)
                 self.problems.append(f"{variable}: {value!r} is not a number of characters")
         return None
+
+    def _propagators(self) -> None:
+        for name in map(str.strip, self.environ.get("OTEL_PROPAGATORS", "").split(",")):
+            if name not in ("", "none") and not entry_points(group="opentelemetry_propagator", name=name):
+                self.problems.append(f"OTEL_PROPAGATORS: {name!r} is not installed")
 
     def _sampler(self) -> None:
         sampler = self.environ.get("OTEL_TRACES_SAMPLER", "").strip().lower()

@@ -334,6 +334,8 @@ class Pipeline:
     def _finish(self) -> None:
         try:
             self._spool_queue()
+            if self._writer.ledger.dirty:
+                self._flush()
             self._writer.seal()
             waiting = self._delivery.flush_and_wait(self._writer, deadline_s=self.settings.drain_s)
             self._log.stopped(self._kept, waiting, self.choice.folder)

@@ -81,7 +81,7 @@ class Targets:
         identity: dict[str, Any] = {}
         if self.table is not None:
             local = self.table.local_path
-            uri = os.path.relpath(local, spool_dir) if local is not None else _without_userinfo(self.table.uri)
+            uri = os.path.relpath(local, spool_dir) if local is not None else _without_password(self.table.uri)
             options = {key.lower(): value for key, value in self.table.storage_options.items()}
             identity["table"] = {"uri": uri, **{key: options[key] for key in _TENANT_STORAGE_OPTIONS if key in options}}
         if self.otlp is not None:
@@ -107,6 +107,12 @@ class Targets:
         """The inverse of `to_json`; unknown keys raise TypeError."""
         table, otlp = data.get("table"), data.get("otlp")
         return cls(table=TableTarget(**table) if table else None, otlp=OtlpTarget(**otlp) if otlp else None)
+
+
+def _without_password(uri: str) -> str:
+    """For tables. A name alone before the `@` stays: in Azure's URIs it is the container, and no secret."""
+    parts = urlsplit(uri)
+    return uri.split("?", 1)[0] if parts.password is None else _without_userinfo(uri)
 
 
 def _without_userinfo(uri: str) -> str:

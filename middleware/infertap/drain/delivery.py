@@ -84,7 +84,7 @@ class Delivery:
         try:
             receipt = self._call(segments)
             if receipt is None and self.unexpected:
-                self._suspect(batch)
+                self.inflight.suspect(self.name, batch)
         except PermanentError as error:
             receipt = self._park_or_halve(error, batch, segments, counts)
         finally:
@@ -178,12 +178,6 @@ class Delivery:
             self.parking.park(self.name, poison, "it ends the drainer")
             counts.append((segment.spool_id, lost_by_minute(self.name, poison, LossCause.PARKED)))
         return rest
-
-    def _suspect(self, batch: Sequence[SegmentFile]) -> None:
-        if self.inflight.suspects == [(file.spool_id, file.segment_no) for file in batch] and len(batch) == 1:
-            self.inflight.deaths += 1
-        else:
-            self.inflight.suspect(self.name, batch)
 
     def _park_or_halve(
         self,

@@ -69,10 +69,11 @@ class Inflight:
             self._save(destination, batch, suspects)
 
     def suspect(self, destination: str, files: Sequence[SegmentFile]) -> None:
-        """One of these is refused for ever, and the destination cannot say which."""
-        self.destination = destination
-        self.suspects = [(file.spool_id, file.segment_no) for file in files]
-        self.deaths = 0
+        """One of these is refused, and the destination cannot say which: as if a drainer had died of them."""
+        batch = [(file.spool_id, file.segment_no) for file in files]
+        before = self.deaths if destination == self.destination and self.suspects == batch else 0
+        self.destination, self.suspects = destination, batch
+        self.deaths = before + 1 if len(batch) == 1 else 0
 
     def survived(self, destination: str, files: Sequence[SegmentFile], *, delivered: bool) -> None:
         """Clears the note; what was delivered is under suspicion no more. Never raises."""

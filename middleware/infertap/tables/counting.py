@@ -67,7 +67,9 @@ class LedgerCounter:
             self._base.forget()
             raise
         for change in changes:
-            self._base.committed(change.head.spool_id, change.head.segment_no, change.cumulative)
+            # Without counts of its own the slot's memory was not compared with the table, and may be somebody's past.
+            if change.cumulative:
+                self._base.committed(change.head.spool_id, change.head.segment_no, change.cumulative)
         return self._parked([segment.head for segment in segments])
 
     def _changes(self, segments: Sequence[SegmentCounts], outcomes: Mapping[str, Outcomes]) -> list[_Change]:

@@ -283,6 +283,20 @@ def test_four_racing_drainers_deliver_everything_once(
     _exactly_once(read, 5)
 
 
+def test_counts_of_another_drainer_are_read_before_ours_go_on(
+    open_destination, make_segment: MakeSegment, read: ReadTable
+) -> None:
+    """A drainer that finds its segments covered by another one does not count on from its own memory."""
+    segments = [make_segment(number) for number in range(1, 5)]
+    first, second = open_destination(), open_destination()
+    first.deliver(segments[:2], {})
+    second.deliver(segments[:3], {})
+    first.deliver(segments[:3], {})
+    first.deliver(segments, {})
+
+    _exactly_once(read, 4)
+
+
 def test_outcomes_of_the_drainer_reach_the_ledger_as_increments(
     open_destination, make_segment: MakeSegment, read: ReadTable
 ) -> None:

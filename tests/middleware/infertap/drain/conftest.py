@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from infertap.clock import SystemClock
+from infertap.clock import Clock, SystemClock
 from infertap.drain.loop import Drainer, Stop
 from infertap.drain.settings import DrainerSettings
 from infertap.drain.state import DrainerState
@@ -78,6 +78,7 @@ class Bench:
         self.control_path = path / "control.json"
         self.env = {"TEST_CONTROL": str(self.control_path)}
         self.owners: list[Owner] = []
+        self.clock: Clock = SystemClock()
         self.folder.prepare({})
 
     def settings(self, *, key: str = "right", both: bool = False, **changes: Any) -> DrainerSettings:
@@ -171,7 +172,7 @@ class Bench:
         destinations = self.module.build(settings)
         for destination in destinations:
             destination.open()
-        return Drainer(settings, destinations, SystemClock(), lock=lock, state=self.state(), stop=self.stop, **options)
+        return Drainer(settings, destinations, self.clock, lock=lock, state=self.state(), stop=self.stop, **options)
 
     def kill_drainer(self) -> int:
         pid = wait_for(lambda: self.state().pid)

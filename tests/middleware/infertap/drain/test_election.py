@@ -3,11 +3,18 @@
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from infertap.clock import SystemClock
+from infertap.drain.election import DrainerElection
+from infertap.drain.spawn import CHILD_MARKER
+
+RUNNER = (sys.executable, "-P", str(Path(__file__).with_name("sqlite_destination.py")))
 
 WaitFor = Callable[..., Any]
 
@@ -140,7 +147,10 @@ def test_a_deleted_folder_ends_the_drainer_and_stays_deleted(bench: Any, wait_fo
     owner.tell(rows=["a"])
     wait_for(lambda: bench.rows() == ["a"])
     pid = bench.state().pid
-    shutil.rmtree(bench.folder.path)
+    # Under another name first: removing a tree in which somebody works is no single step.
+    moved = bench.folder.path.with_name("moved")
+    bench.folder.path.rename(moved)
+    shutil.rmtree(moved, ignore_errors=True)
     wait_for(lambda: not _lives(pid))
     assert not bench.folder.path.exists()
     bench.folder.prepare({})
@@ -181,6 +191,60 @@ def test_a_terminated_drainer_delivers_first(bench: Any, wait_for: WaitFor) -> N
     assert bench.rows() == ["a"]
     assert bench.spawns() == 1
     wait_for(lambda: not _lives(pid))
+
+
+def test_the_drainer_holds_none_of_the_apps_pipes(bench: Any, wait_for: WaitFor) -> None:
+    """Who reads the app's output to its end does not wait for the drainer, which is still there."""
+    owner = bench.owner(bench.settings(linger_s=60.0))
+    owner.tell(rows=["a"])
+    assert owner.tell(stop=10.0) == {"left": 0}
+    assert owner.process.stdout is not None
+    assert owner.process.stdout.read() == b""
+    assert not bench.is_drained_by_nobody()
+    os.kill(bench.state().pid, signal.SIGTERM)
+
+
+def test_owners_with_other_settings_are_warned(bench: Any, wait_for: WaitFor, caplog: pytest.LogCaptureFixture) -> None:
+    """Two living services with different settings for one destination are both named."""
+    owner = bench.owner(service_name="checkout")
+    wait_for(lambda: bench.state().phase == "running")
+    other = bench.spool()
+    settings = bench.settings(drain_s=4.0, service_name="search", owner_born_ns=1)
+    election = DrainerElection(bench.folder, settings, owner=other, clock=SystemClock())
+    for _ in range(3):
+        election.tick()
+    (message,) = [message for message in caplog.messages if "different settings" in message]
+    assert "checkout" in message
+    assert "search" in message
+    assert bench.state().slot == owner.slot
+    election.close()
+    other.close()
+
+
+def test_a_drainer_never_starts_a_drainer(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app that finds itself started as a drainer's interpreter does nothing, or it would go on for ever."""
+    monkeypatch.setenv(CHILD_MARKER, "1")
+    writer = bench.spool(["a"])
+    election = DrainerElection(bench.folder, bench.settings(), owner=writer, clock=SystemClock(), command=["false"])
+    election.tick()
+    assert not bench.folder.drainer_state.exists()
+    writer.close()
+    election.close()
+
+
+def test_a_test_run_starts_nothing_before_something_waits(bench: Any, wait_for: WaitFor) -> None:
+    """Under pytest an app that records nothing starts no process."""
+    writer = bench.spool()
+    election = DrainerElection(bench.folder, bench.settings(), owner=writer, clock=SystemClock(), command=RUNNER)
+    election.tick()
+    assert not bench.folder.drainer_state.exists()
+    writer.close()
+    sealed = bench.spool(["a"])
+    election = DrainerElection(bench.folder, bench.settings(), owner=sealed, clock=SystemClock(), command=RUNNER)
+    election.tick()
+    wait_for(lambda: bench.rows() == ["a"])
+    sealed.close()
+    election.close()
 
 
 def test_an_external_owner_starts_nothing(bench: Any) -> None:

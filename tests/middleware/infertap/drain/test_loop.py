@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from infertap.clock import SystemClock
 from infertap.drain.end import End
 from infertap.drain.poison import PoisonSearch
+from infertap.drain.state import DrainerState
 from infertap.record import SCHEMA_VERSION
 from infertap.spool.frames import Kind, encode, pack
 from infertap.spool.lock import FileLock
@@ -176,6 +178,45 @@ def test_in_the_end_gap_the_lock_may_go_to_another(bench: Any) -> None:
     others[1].close()
 
 
+def test_a_flush_request_is_answered_after_delivery(bench: Any, wait_for: WaitFor) -> None:
+    """Neither interval nor back-off counts then; the request stays until everything is delivered, and goes then."""
+    bench.control(table={"fail": "not now"})
+    writer = bench.spool(["a"])
+    slot_dir = writer.slot.path
+    drainer = bench.drainer(bench.settings(commit_interval_s=600.0))
+    thread = threading.Thread(target=drainer.run)
+    thread.start()
+    wait_for(lambda: "table" in bench.state().destinations and bench.state().destinations["table"].last_error)
+    writer.slot.request_flush()
+    bench.folder.ring()
+    wait_for((slot_dir / "flush_failed").exists)
+    assert (slot_dir / "flush").exists()
+    bench.control()
+    wait_for(lambda: bench.rows() == ["a"])
+    wait_for(lambda: not (slot_dir / "flush").exists() and not (slot_dir / "flush_failed").exists())
+    writer.close()
+    thread.join(10)
+
+
+def test_a_long_life_forgives_earlier_deaths(bench: Any) -> None:
+    """After a minute without dying the count of deaths starts again, also where nothing was to be delivered."""
+
+    class AMinuteLater(SystemClock):
+        looks = 0
+
+        def monotonic_s(self) -> float:
+            self.looks += 1
+            return super().monotonic_s() + (0 if self.looks < 2 else 61)
+
+    writer = bench.spool()
+    DrainerState(failures=4).save(bench.folder.drainer_state)
+    bench.clock = AMinuteLater()
+    drainer = bench.drainer(resident_bytes=lambda: 1 << 40)
+    assert drainer.run() is End.MEMORY
+    assert bench.state().failures == 0
+    writer.close()
+
+
 def test_it_leaves_when_it_has_grown(bench: Any) -> None:
     """Over `resident_bytes_max` it ends between two deliveries, owners or not; the next tick starts a fresh one."""
     writer = bench.spool(["a"])
@@ -205,10 +246,10 @@ def test_a_second_stop_leaves_at_once(bench: Any, wait_for: WaitFor) -> None:
 def test_rows_that_break_the_destination_are_parked_alone(bench: Any) -> None:
     """An unexpected exception is traced to its row by rehearsals; the row is parked and counted, the rest arrives."""
     bench.control(table={"raise_on": "bad"})
-    bench.spool(["a"], ["b", "bad", "c"], ["d"], minute=5).close()
+    bench.spool(["b", "bad", "c"], ["d"], minute=5).close()
     settings = bench.settings(drain_s=20.0)
     assert bench.drainer(settings, poison=PoisonSearch(_runner(bench), settings)).run() is End.IDLE
-    assert bench.rows() == ["a", "b", "c", "d"]
+    assert bench.rows() == ["b", "c", "d"]
     (parked,) = bench.folder.parked_dir.iterdir()
     assert json.loads(parked.read_text())["row"]["request_id"] == "bad"
     assert bench.state().destinations["table"].counts == {"lost/parked": 1}
