@@ -49,7 +49,7 @@ class Server:
         self.name = name
         self.size = size
         self.tables = tables
-        self.requests = 0
+        self.requests = self.kept = 0
         self._drainer_anywhere = drainer_anywhere
         command = [sys.executable, _beside("lag_server.py"), str(SERVER_CORE), str(size)]
         if tables is not None:
@@ -60,7 +60,9 @@ class Server:
     def run(self, rate_per_s: float, duration_s: float) -> Slice:
         client = [sys.executable, _beside("lag_client.py"), str(CLIENT_CORE), self._port, str(self.size)]
         self._order("start")
-        done = subprocess.run([*client, str(rate_per_s), str(duration_s)], stdout=subprocess.PIPE, check=True)
+        done = subprocess.run([*client, str(rate_per_s), str(duration_s)], stdout=subprocess.PIPE, check=False)
+        if done.returncode:
+            raise SystemExit(f"the client of the {self.name} server failed")
         self._order("stop")
         seen, latencies = self._answer(), json.loads(done.stdout)
         self.requests += len(latencies)
@@ -73,15 +75,11 @@ class Server:
         )
 
     def settle(self) -> None:
-        """Wait until the drainer has delivered everything."""
+        """Wait until the worker has spooled, and the drainer delivered, everything that was not lost."""
         deadline_s = time.monotonic() + _DEADLINE_S
-        while self.tables is not None:
-            state = self._drainer()
-            if state is not None and "table" in state.destinations:
-                if state.destinations["table"].records >= self.requests:
-                    break
+        while self.tables is not None and not self._is_settled():
             if time.monotonic() > deadline_s:
-                raise SystemExit(f"the drainer has not delivered {self.requests} requests: {state}")
+                raise SystemExit(f"{self.kept} of {self.requests} requests kept, not all delivered: {self._drainer()}")
             time.sleep(0.1)
         if self._drainer_anywhere:
             self._unpin()
@@ -89,6 +87,15 @@ class Server:
     def close(self) -> None:
         self._process.stdin.close()
         self._process.wait(_DEADLINE_S)
+
+    def _is_settled(self) -> bool:
+        self._order("kept")
+        kept = self._answer()["kept"]
+        self.kept = self.kept if kept is None else kept
+        state = self._drainer()
+        if kept is None or state is None or "table" not in state.destinations:
+            return False
+        return state.destinations["table"].records >= kept
 
     def _drainer(self) -> DrainerState | None:
         found = list((self.tables / ".spool").glob("*/drainer.json"))
@@ -134,6 +141,9 @@ def measure(size: int, rounds: int, duration_s: float, *, drainer_anywhere: bool
             for server in servers if turn % 2 else reversed(servers):
                 recorded.settle()
                 slices[server.name].append(server.run(rate_per_s, duration_s))
+                if os.environ.get("LAGDEBUG"):
+                    print(server.name, [round(x) for x in slices[server.name][-1]], server.requests - server.kept, file=sys.stderr)
+        recorded.settle()
         for server in servers:
             server.close()
     return rate_per_s, {

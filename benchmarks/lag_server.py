@@ -1,7 +1,8 @@
 """The server of `lag.py`: one FastAPI app under uvicorn, bare or recorded, and a timer that sees how late its loop is.
 
 Usage: `python lag_server.py CORE ANSWER_BYTES [TABLES]`. It prints its port as a JSON line. On its standard input,
-`start` begins a slice, `stop` ends it and prints what was seen as one JSON line; the end of input stops the server.
+`start` begins a slice, `stop` ends it and prints what was seen as one JSON line, `kept` prints how many requests have
+been spooled (null while some wait in memory); the end of input stops the server.
 """
 
 import asyncio
@@ -90,8 +91,9 @@ class LagTimer:
 class Control:
     """The orders on standard input, read by the event loop itself."""
 
-    def __init__(self, server: uvicorn.Server, timer: LagTimer) -> None:
+    def __init__(self, server: uvicorn.Server, app: Any, timer: LagTimer) -> None:
         self._server = server
+        self._app = app
         self._timer = timer
         self._loop = asyncio.get_running_loop()
         self._cpu_ns = self._loop_cpu_ns = 0
@@ -104,22 +106,28 @@ class Control:
                 self._timer.start(self._loop)
             case b"stop":
                 self._timer.stop(self._loop)
-                seen = {
-                    "late_ns": self._timer.late_ns,
-                    "cpu_ns": time.process_time_ns() - self._cpu_ns,
-                    "loop_cpu_ns": time.thread_time_ns() - self._loop_cpu_ns,
-                }
-                print(json.dumps(seen), flush=True)
+                answer(
+                    late_ns=self._timer.late_ns,
+                    cpu_ns=time.process_time_ns() - self._cpu_ns,
+                    loop_cpu_ns=time.thread_time_ns() - self._loop_cpu_ns,
+                )
+            case b"kept":
+                pipeline = self._app.pipeline
+                answer(kept=None if pipeline.budget.held else pipeline._kept)
             case _:
                 self._loop.remove_reader(0)
                 self._server.should_exit = True
 
 
+def answer(**facts: Any) -> None:
+    print(json.dumps(facts), flush=True)
+
+
 async def serve(app: Any) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1))
-    control = Control(server, LagTimer())
-    print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
+    control = Control(server, app, LagTimer())
+    answer(port=listener.getsockname()[1])
     await server.serve(sockets=[listener])
     del control
 

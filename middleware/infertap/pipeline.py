@@ -14,8 +14,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import ormsgpack
 
@@ -26,11 +26,10 @@ from infertap.errors import SpoolError
 from infertap.events import EventLog
 from infertap.paths import PathFilter
 from infertap.processors.assemble import Assembler
-from infertap.record import Exchange, LossCause
+from infertap.record import Exchange, LossCause, PendingSpan
 from infertap.spool.frames import Kind
 from infertap.spool.page import FINISHED, OLDEST_UNSPOOLED_NS, QUEUE_BYTES, SEEN
 from infertap.spool.writer import SpoolWriter
-from infertap.trace import ChildSpan
 from infertap.trace_context import TraceSettings
 
 RECORD_BYTES = 2 << 10
@@ -139,7 +138,7 @@ class Pipeline:
         self._log = log
         self._counters = writer.counters
         self._slots_made = writer.slots_made
-        self._queue: deque[Exchange | ChildSpan] = deque()
+        self._queue: deque[Exchange | PendingSpan | _Barrier] = deque()
         self._sequence_no = 0
         self._kept = 0
         self._queue_full = 0
@@ -170,7 +169,7 @@ class Pipeline:
         self._queue_full += 1
         self._writer.ledger.lose(exchange.started_at_ns // _MINUTE_NS, LossCause.QUEUE_FULL)
 
-    def submit_span(self, span: ChildSpan) -> None:
+    def submit_span(self, span: PendingSpan) -> None:
         """Take a finished child span; drop it, counted, where there is no room. Any thread."""
         with self._span_lock:
             if self._span_bytes + span.held_bytes > self._span_bytes_max:
@@ -178,6 +177,15 @@ class Pipeline:
                 return
             self._span_bytes += span.held_bytes
         self._queue.append(span)
+
+    def when_durable(self, callback: Callable[[bool], None]) -> None:
+        """Call back, on the worker thread, once everything submitted until now is on the disk.
+
+        Args:
+            callback: Takes False where some of it was lost. Must not raise or block.
+        """
+        self._queue.append(_Barrier(callback))
+        self._wake.set()
 
     def capture_failed(self, error: Exception) -> None:
         """Our own code failed beside a request: traffic goes on, the failure is counted."""
@@ -228,7 +236,8 @@ class Pipeline:
         self._ready.set()
         next_tick = 0.0
         while not self._stopping:
-            self._wake.wait(self.settings.spool_flush_ms / 1000)
+            if self._wake.wait(self.settings.spool_flush_ms / 1000):
+                self._wake.clear()
             try:
                 self._spool_queue()
                 now = self._clock.monotonic_s()
@@ -274,33 +283,42 @@ class Pipeline:
         self._counters[OLDEST_UNSPOOLED_NS] = 0
 
     def _spool_group(self) -> None:
-        frames: list[tuple[Kind, bytes]] = []
-        minutes: list[int] = []
-        released = size = 0
-        while self._queue and len(frames) < _GROUP_RECORDS_MAX and size < _GROUP_BYTES_MAX:
+        group = _Group()
+        while self._queue and len(group.frames) < _GROUP_RECORDS_MAX and group.size_bytes < _GROUP_BYTES_MAX:
             item = self._queue.popleft()
+            if isinstance(item, _Barrier):
+                group.barriers.append(item)
+                continue
             began = time.perf_counter()
-            try:
-                frame = self._frame(item, minutes)
-            except Exception as error:
-                self._failed(item, error)
-            else:
-                if frame is not None:
-                    frames.append(frame)
-                    size += len(frame[1])
-            if isinstance(item, Exchange):
-                released += RECORD_BYTES + item.granted_bytes
-            else:
-                with self._span_lock:
-                    self._span_bytes -= item.held_bytes
+            self._take(item, group)
             if time.perf_counter() - began > _YIELD_AFTER_S:
                 _yield_lock()
-        self._writer.append(frames, minutes=minutes)
-        self._flush()
-        self.budget.release(released)
-        self._kept += len(minutes)
+        self._writer.append(group.frames, minutes=group.minutes)
+        durable = self._flush()
+        self.budget.release(group.released_bytes)
+        if durable:
+            self._kept += len(group.minutes)
+        for barrier in group.barriers:
+            barrier.callback(durable and group.whole)
 
-    def _frame(self, item: Exchange | ChildSpan, minutes: list[int]) -> tuple[Kind, bytes] | None:
+    def _take(self, item: Exchange | PendingSpan, group: "_Group") -> None:
+        try:
+            frame = self._frame(item, group.minutes)
+        except Exception as error:
+            frame = None
+            self._failed(item, error)
+        if frame is None:
+            group.whole = False
+        else:
+            group.frames.append(frame)
+            group.size_bytes += len(frame[1])
+        if isinstance(item, Exchange):
+            group.released_bytes += RECORD_BYTES + item.granted_bytes
+        else:
+            with self._span_lock:
+                self._span_bytes -= item.held_bytes
+
+    def _frame(self, item: Exchange | PendingSpan, minutes: list[int]) -> tuple[Kind, bytes] | None:
         if self._spool_full:
             if isinstance(item, Exchange):
                 self._writer.ledger.lose(item.started_at_ns // _MINUTE_NS, LossCause.SPOOL_FULL)
@@ -315,21 +333,25 @@ class Pipeline:
         minutes.append(exchange.started_at_ns // _MINUTE_NS)
         return frame
 
-    def _span_frame(self, span: ChildSpan) -> tuple[Kind, bytes]:
+    def _span_frame(self, span: PendingSpan) -> tuple[Kind, bytes]:
         return (Kind.SPAN, _packed(self._assembler.span(span).to_payload()))
 
-    def _failed(self, item: Exchange | ChildSpan, error: Exception) -> None:
+    def _failed(self, item: Exchange | PendingSpan, error: Exception) -> None:
         self._log.record_failed(error)
         if isinstance(item, Exchange):
             self._writer.ledger.lose(item.started_at_ns // _MINUTE_NS, LossCause.WORKER_ERROR)
 
-    def _flush(self) -> None:
+    def _flush(self) -> bool:
+        """Whether what was appended is durable now."""
+        durable = True
         try:
             self._writer.flush()
         except SpoolError as error:
-            # The writer has counted them.
+            # The writer has counted what it lost.
+            durable = False
             self._log.spool_failed(error)
         self._follow_slot()
+        return durable
 
     def _finish(self) -> None:
         try:
@@ -346,7 +368,27 @@ class Pipeline:
         self._at_end()
 
 
-def _arrival_ns(item: Exchange | ChildSpan) -> int:
+class _Barrier(NamedTuple):
+    """A place in the queue, and who wants to know when it has been passed."""
+
+    callback: Callable[[bool], None]
+
+
+@dataclass(slots=True)
+class _Group:
+    """What goes to the disk together."""
+
+    frames: list[tuple[Kind, bytes]] = field(default_factory=list)
+    minutes: list[int] = field(default_factory=list)
+    barriers: list[_Barrier] = field(default_factory=list)
+    size_bytes: int = 0
+    released_bytes: int = 0
+    whole: bool = True
+
+
+def _arrival_ns(item: Exchange | PendingSpan | _Barrier) -> int:
+    if isinstance(item, _Barrier):
+        return 0
     return item.started_at_ns if isinstance(item, Exchange) else item.start_ns
 
 

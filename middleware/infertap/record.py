@@ -7,7 +7,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 SCHEMA_VERSION = 1
 """Version of the columns and of the frame payloads. A drainer leaves segments of a newer one in place."""
@@ -293,6 +293,21 @@ class SpanRecord:
     def to_payload(self) -> dict[str, Any]:
         """The map of a SPAN frame."""
         return _compact(self)
+
+
+class PendingSpan(Protocol):
+    """A finished span of the app on its way to the worker: whatever made it, and not redacted yet."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What it holds in memory, roughly."""
+
+    @property
+    def start_ns(self) -> int:
+        """Nanoseconds since the Unix epoch."""
+
+    def raw(self) -> SpanRecord:
+        """The span with raw content. Called once, on the worker."""
 
 
 def _compact(record: InferenceRecord | ServerSpanFacts | SpanRecord) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation import _SPAN_KEY
 from opentelemetry.util.types import AttributeValue
 
-from infertap.record import SpanFacts, TraceIds
+from infertap.record import PendingSpan, SpanFacts, SpanRecord, TraceIds, request_id
 from infertap.trace_context import PureSampler, derive_ids, new_span_id
 
 P = ParamSpec("P")
@@ -41,7 +41,7 @@ _OUTPUT_KEYS = ("output.value", "output.mime_type")
 class SpanSink(Protocol):
     """Takes finished child spans; never blocks, never raises."""
 
-    def submit_span(self, span: "ChildSpan") -> None:
+    def submit_span(self, span: PendingSpan) -> None:
         """Queue a finished span for the worker."""
 
 
@@ -252,6 +252,31 @@ class ChildSpan(ServerSpan):
         if self.resolve().trace_flags & 1:
             self.sink.submit_span(self)
 
+    def raw(self) -> SpanRecord:
+        """The finished span, not redacted; for the worker."""
+        ids = self.resolve()
+        facts = self.facts() or SpanFacts(None, {}, (), (), None)
+        return SpanRecord(
+            trace_id=f"{ids.trace_id:032x}",
+            span_id=f"{ids.span_id:016x}",
+            parent_span_id=f"{ids.parent_span_id:016x}" if ids.parent_span_id else None,
+            name=self.name,
+            kind="INTERNAL",
+            start_ns=self.start_ns,
+            end_ns=self.end_ns,
+            trace_state=ids.trace_state,
+            trace_flags=ids.trace_flags,
+            attributes=facts.attributes,
+            events=[list(event) for event in facts.events],
+            links=[
+                [f"{trace_id:032x}", f"{span_id:016x}", flags, values]
+                for trace_id, span_id, flags, values in facts.links
+            ],
+            status=list(facts.status) if facts.status else None,
+            scope_name="infertap",
+            request_id=request_id(*self.request_key),
+        )
+
 
 def exception_attributes(error: BaseException) -> dict[str, str]:
     """OpenTelemetry's attributes of an `exception` event."""
@@ -265,7 +290,7 @@ def exception_attributes(error: BaseException) -> dict[str, str]:
 class _Discard:
     """The sink of spans started outside a recorded request."""
 
-    def submit_span(self, span: "ChildSpan") -> None:  # noqa: ARG002 - part of the interface
+    def submit_span(self, span: PendingSpan) -> None:  # noqa: ARG002 - part of the interface
         return
 
 

@@ -1,4 +1,4 @@
-"""From what was seen to what is kept: `Exchange` to `InferenceRecord`, `ChildSpan` to `SpanRecord`; on the worker."""
+"""From what was seen to what is kept: `Exchange` to `InferenceRecord`, `PendingSpan` to `SpanRecord`; on the worker."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -13,13 +13,13 @@ from infertap.record import (
     Exchange,
     Headers,
     InferenceRecord,
+    PendingSpan,
     ServerSpanFacts,
     SpanFacts,
     SpanRecord,
     TraceIds,
     request_id,
 )
-from infertap.trace import ChildSpan
 from infertap.trace_context import PureSampler, derive_ids
 
 _ID_CHARACTERS_MAX = 256
@@ -210,31 +210,17 @@ class Assembler:
         ]
         span.status = self._status(facts.status)
 
-    def span(self, child: ChildSpan) -> SpanRecord:
-        """A finished child span."""
-        ids = child.resolve()
-        facts = child.facts()
-        record = SpanRecord(
-            trace_id=f"{ids.trace_id:032x}",
-            span_id=f"{ids.span_id:016x}",
-            parent_span_id=f"{ids.parent_span_id:016x}" if ids.parent_span_id else None,
-            name=redact_text(child.name)[0],
-            kind="INTERNAL",
-            start_ns=child.start_ns,
-            end_ns=child.end_ns,
-            trace_state=ids.trace_state,
-            trace_flags=ids.trace_flags,
-            scope_name="infertap",
-            request_id=request_id(*child.request_key),
-        )
-        if facts is not None:
-            record.attributes = self._attributes(facts.attributes)
-            record.events = [[name, at_ns, self._attributes(values)] for name, at_ns, values in facts.events]
-            record.links = [
-                [f"{trace_id:032x}", f"{span_id:016x}", flags, self._attributes(values)]
-                for trace_id, span_id, flags, values in facts.links
-            ]
-            record.status = self._status(facts.status)
+    def span(self, pending: PendingSpan) -> SpanRecord:
+        """A finished span of the app, redacted."""
+        record = pending.raw()
+        record.name = redact_text(record.name)[0]
+        record.attributes = self._attributes(record.attributes)
+        record.events = [[name, at_ns, self._attributes(values)] for name, at_ns, values in record.events]
+        record.links = [[*ids, self._attributes(values)] for *ids, values in record.links]
+        if record.status is not None:
+            record.status = self._status((record.status[0], record.status[1]))
+        if record.resource is not None:
+            record.resource = self._attributes(record.resource)
         return record
 
     def _attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Bench:
             table=TableTarget(str(self.tables), {"key": key}),
             otlp=OtlpTarget(f"sqlite:{self.collector}", "grpc") if both else None,
         )
-        values: dict[str, Any] = {"commit_interval_s": 0.2, "linger_s": 0.3, "drain_s": 3.0, **changes}
+        values: dict[str, Any] = {"commit_interval_s": 0.2, "linger_s": 0.1, "drain_s": 2.0, **changes}
         return DrainerSettings(folder=self.folder.path, targets=targets, **values)
 
     def owner(self, settings: DrainerSettings | None = None, **options: Any) -> Owner:

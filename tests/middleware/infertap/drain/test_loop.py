@@ -269,7 +269,7 @@ def test_segments_that_are_refused_for_ever_are_parked_alone(bench: Any) -> None
 def test_a_library_that_always_fails_parks_nothing(bench: Any) -> None:
     """Where even an empty segment fails in rehearsal, no row is to blame: everything stays in the spool."""
     bench.spool(["a"]).close()
-    settings = bench.settings(drain_s=4.0)
+    settings = bench.settings(drain_s=3.0)
     drainer = bench.drainer(settings, poison=PoisonSearch(_runner(bench), settings))
     bench.control(table={"raise_on": "a"}, process={"die_at": "open"})
     assert drainer.run() is End.GAVE_UP
