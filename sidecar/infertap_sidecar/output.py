@@ -98,7 +98,7 @@ def write_jsonl(result: Table, stream: TextIO) -> None:
 
 def write_csv(result: Table, stream: TextIO) -> None:
     """RFC 4180 with a header line; lists and maps as JSON."""
-    writer = csv.writer(stream)
+    writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(result.column_names)
     for row in rows(result):
         writer.writerow([_flat(row[name]) for name in result.column_names])

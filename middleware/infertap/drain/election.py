@@ -9,12 +9,9 @@
 
 import logging
 import os
-import secrets
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
 from infertap.clock import Clock
@@ -23,7 +20,8 @@ from infertap.drain.retire import RetireClaim, is_held, is_newer_version
 from infertap.drain.settings import DrainerSettings
 from infertap.drain.spawn import CHILD_MARKER, Interpreter, SpawnedDrainer, spawn_drainer
 from infertap.drain.state import DrainerState, Phase
-from infertap.spool.boot import boot_id
+from infertap.drain.stopping import deliver_and_wait
+from infertap.drain.succession import count_death, is_backing_off, successor
 from infertap.spool.folder import SpoolFolder, list_segments
 from infertap.spool.forks import close_in_forked_child
 from infertap.spool.lock import FileLock
@@ -32,13 +30,9 @@ from infertap.spool.slot import Slot
 TICK_S = 1.0
 """How often an owner calls `tick`."""
 
-_STOPPING_TICK_S = 0.1
-_POLL_S = 0.005
 _FIRST_WORD_S = 10.0
 """A child that has not said a word by then hangs; it is killed."""
 
-_RETRY_S_MAX = 60
-_TERMINAL_WAIT_S = 2.0
 
 _log = logging.getLogger("infertap.drainer")
 
@@ -143,42 +137,23 @@ class DrainerElection:
         slot = owner.slot
         if slot is None or not slot.pending_segments():
             return 0
-        failed = slot.path / "flush_failed"
+        reason = ""
         try:
-            failed.unlink(missing_ok=True)
-            slot.request_flush()
+            reason = deliver_and_wait(
+                self._folder,
+                slot,
+                tick=self.tick,
+                clock=self._clock,
+                deadline_s=deadline_s,
+                on_terminal=self._on_terminal,
+            )
         except OSError as error:
             self._tell(f"cannot ask for delivery: {error.strerror}")
-        self._folder.ring()
-        self._wait_for(slot, failed, deadline_s)
         self.relay()
         left = len(slot.pending_segments())
-        if left and failed.exists():
-            _log.warning("%d segments stay in the spool: %s", left, failed.read_text(errors="replace"))
+        if left and reason:
+            _log.warning("%d segments stay in the spool: %s", left, reason)
         return left
-
-    def _wait_for(self, slot: Slot, failed: Path, deadline_s: float) -> None:
-        started_s = next_tick_s = self._clock.monotonic_s()
-        while slot.pending_segments():
-            waited_s = self._clock.monotonic_s() - started_s
-            hopeless = self._on_terminal and waited_s >= _TERMINAL_WAIT_S and failed.exists()
-            if waited_s >= deadline_s or hopeless:
-                return
-            if started_s + waited_s >= next_tick_s:
-                self.tick()
-                next_tick_s = started_s + waited_s + _STOPPING_TICK_S
-            time.sleep(_POLL_S)
-
-    def drainer_lives(self) -> bool:
-        """Whether a drainer holds the folder now, whoever started it."""
-        try:
-            lock = FileLock.try_acquire(self._folder.drainer_lock)
-        except OSError:
-            return False
-        if lock is None:
-            return True
-        lock.close()
-        return False
 
     def relay(self) -> None:
         """Relays what the drainer has said until now."""
@@ -199,7 +174,11 @@ class DrainerElection:
     def _decide(self, lock: FileLock) -> None:
         """Starts a drainer, if it is time and this owner's turn. Under the lock."""
         state = DrainerState.load(self._folder.drainer_state)
-        if self._count_death(state) or self._backing_off(state):
+        now_ns = self._clock.wall_ns()
+        if count_death(state, now_ns):
+            state.save(self._folder.drainer_state)
+            return
+        if is_backing_off(state, now_ns):
             return
         slot = self._spool_id()
         if slot is None or (self._wait_for_segment and not self._anything_sealed()):
@@ -209,43 +188,7 @@ class DrainerElection:
             # The one that asked the last drainer to leave is about to look, too; it has the settings that count.
             return
         self._folder.retire.unlink(missing_ok=True)
-        self._start(lock, self._next_state(state, slot))
-
-    def _count_death(self, state: DrainerState) -> bool:
-        """Whether the last drainer was found dead just now."""
-        if state.phase not in (Phase.STARTING, Phase.RUNNING):
-            return False
-        if state.boot_id != boot_id():
-            # The machine went down, or the folder came from another one: nobody's fault.
-            state.failures = 0
-            return False
-        state.failures += 1
-        state.phase = Phase.CRASHED
-        delay_s = min(_RETRY_S_MAX, 2**state.failures - 1)
-        state.retry_at_ns = self._clock.wall_ns() + delay_s * 10**9
-        state.save(self._folder.drainer_state)
-        return True
-
-    def _backing_off(self, state: DrainerState) -> bool:
-        left_ns = state.retry_at_ns - self._clock.wall_ns()
-        # More than the longest delay means that the wall clock was set back.
-        return state.phase is Phase.CRASHED and state.boot_id == boot_id() and 0 < left_ns <= _RETRY_S_MAX * 10**9
-
-    def _next_state(self, state: DrainerState, slot: str) -> DrainerState:
-        nonce = secrets.token_hex(8)
-        return DrainerState(
-            phase=Phase.STARTING,
-            nonce=nonce,
-            version=self._settings.version,
-            born_ns=self._settings.owner_born_ns,
-            hash16=self._settings.hash16(nonce),
-            service_name=self._settings.service_name,
-            slot=slot,
-            boot_id=boot_id(),
-            started_ns=self._clock.wall_ns(),
-            failures=state.failures,
-            destinations=state.destinations,
-        )
+        self._start(lock, successor(state, self._settings, slot=slot, now_ns=now_ns))
 
     def _start(self, lock: FileLock, state: DrainerState) -> None:
         state.save(self._folder.drainer_state)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +14,8 @@ from infertap.drain.log import log_to_stderr
 from infertap.drain.loop import Drainer, Stop
 from infertap.drain.process import resident_bytes
 from infertap.drain.settings import DrainerSettings
-from infertap.drain.state import DrainerState, Phase
-from infertap.spool.boot import boot_id
+from infertap.drain.state import DrainerState
+from infertap.drain.succession import successor
 from infertap.spool.folder import SpoolFolder
 from infertap.spool.lock import FileLock
 
@@ -88,20 +87,9 @@ def _drain_once(
     for destination in destinations:
         destination.open()
     clock = SystemClock()
-    nonce = secrets.token_hex(8)
     previous = DrainerState.load(folder.drainer_state)
-    state = DrainerState(
-        phase=Phase.STARTING,
-        nonce=nonce,
-        pid=os.getpid(),
-        version=settings.version,
-        born_ns=settings.owner_born_ns,
-        hash16=settings.hash16(nonce),
-        service_name=settings.service_name,
-        boot_id=boot_id(),
-        started_ns=clock.wall_ns(),
-        destinations=previous.destinations,
-    )
+    state = successor(previous, settings, slot="", now_ns=clock.wall_ns(), pid=os.getpid())
+    state.failures = 0
     drainer = Drainer(
         # Recycling is for a process that somebody starts again.
         replace(settings, resident_bytes_max=0),

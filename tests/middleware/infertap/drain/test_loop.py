@@ -141,7 +141,7 @@ def test_segments_of_a_newer_version_stay_in_place(bench: Any) -> None:
 @pytest.mark.parametrize("late", [True, False])
 def test_who_comes_in_the_end_gap_is_seen(bench: Any, late: bool) -> None:
     """An owner that arrives between letting the lock go and the last look is served by the same drainer."""
-    arrivals = []
+    arrivals: list[Any] = []
 
     class SlowToLetGo(FileLock):
         def close(self) -> None:

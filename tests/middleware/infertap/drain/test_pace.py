@@ -40,9 +40,10 @@ def test_failures_back_off_up_to_a_minute_until_one_works() -> None:
     assert delays[0] <= 1.25
     assert all(later > earlier for earlier, later in itertools.pairwise(delays[:6]))
     assert max(delays) <= BACKOFF_S_MAX * 1.25
-    assert pace.backing_off
+    backing_off = [pace.backing_off]
     pace.delivered(0, took_s=0.1)
-    assert not pace.backing_off
+    backing_off.append(pace.backing_off)
+    assert backing_off == [True, False]
     assert pace.failed(0) <= 1.25
 
 
