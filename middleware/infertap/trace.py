@@ -181,7 +181,7 @@ def context_with(span: ServerSpan, base: Mapping[str, object], *, current: bool 
 
 def span_in(context: Mapping[str, object]) -> Span | None:
     """The span that is current in `context`."""
-    return cast("Span | None", context.get(_SPAN_KEY))
+    return context.get(_SPAN_KEY)  # type: ignore[return-value]
 
 
 def current_server_span() -> ServerSpan | None:
@@ -334,8 +334,9 @@ class start_span:  # noqa: N801 - reads as the function it is used as
 
     def __enter__(self) -> ChildSpan:
         current = otel_context.get_current()
-        server = cast("ServerSpan | None", current.get(_SERVER_SPAN))
-        parent = span_in(current)
+        # What stands under these keys is known; a cast() would be a call on the event loop.
+        server: ServerSpan | None = current.get(_SERVER_SPAN)  # type: ignore[assignment]
+        parent: Span | None = current.get(_SPAN_KEY)  # type: ignore[assignment]
         ids = _child_ids(parent) if parent is not None else None
         if server is None or ids is None:
             span = ChildSpan(self._name, _DISCARD, _NO_IDS, (0, 0))
