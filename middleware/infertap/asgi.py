@@ -20,7 +20,7 @@ from infertap.config import Config
 from infertap.lifespan import Lifespan
 from infertap.pipeline import Idle, Pipeline
 from infertap.record import EndReason, Headers, TraceIds, request_id
-from infertap.trace import ServerSpan, context_with, span_in
+from infertap.trace import ServerSpan, context_with, span_in, text_of
 from infertap.trace_context import random_bits
 
 Scope = MutableMapping[str, Any]
@@ -218,7 +218,7 @@ class _Tap:
             elif _means_disconnect(error, capture):
                 capture.end_reason = EndReason.CLIENT_DISCONNECT.value
             else:
-                capture.failed(type(error).__qualname__, str(error)[:_ERROR_TEXT_MAX])
+                capture.failed(type(error).__qualname__, text_of(error)[:_ERROR_TEXT_MAX])
             self._submit()
         except Exception as ours:
             self._pipeline.capture_failed(ours)

@@ -134,7 +134,7 @@ class ServerSpan(Span):
         if code is StatusCode.UNSET or (self._status is not None and self._status[0] == "OK"):
             return
         self.touched = True
-        self._status = (code.name, description)
+        self._status = (code.name, description if code is StatusCode.ERROR else None)
 
     def record_exception(
         self,
@@ -202,7 +202,7 @@ def annotate(**tags: object) -> None:
         return
     if span.tags is None:
         span.tags = {}
-    span.tags.update({name: str(value) for name, value in tags.items()})
+    span.tags.update({name: text_of(value) for name, value in tags.items()})
 
 
 class ChildSpan(ServerSpan):
@@ -237,7 +237,7 @@ class ChildSpan(ServerSpan):
 
     def _set_json(self, keys: tuple[str, str], value: object) -> None:
         try:
-            text = orjson.dumps(value, default=repr, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+            text = orjson.dumps(value, default=_repr_of, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
         except (TypeError, ValueError):
             self.set_attribute(f"infertap.withheld.{keys[0]}", "not serialisable")
             return
@@ -278,11 +278,26 @@ class ChildSpan(ServerSpan):
         )
 
 
+def text_of(value: object) -> str:
+    """`str(value)`; a placeholder where an object of the app cannot be printed."""
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__qualname__} that cannot be printed>"
+
+
+def _repr_of(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:
+        return text_of(value)
+
+
 def exception_attributes(error: BaseException) -> dict[str, str]:
     """OpenTelemetry's attributes of an `exception` event."""
     return {
         "exception.type": type(error).__qualname__,
-        "exception.message": str(error),
+        "exception.message": text_of(error),
         "exception.stacktrace": "".join(traceback.format_exception(error)),
     }
 
@@ -359,7 +374,7 @@ class start_span:  # noqa: N801 - reads as the function it is used as
         if span is not None:
             if isinstance(error, Exception):
                 span.record_exception(error)
-                span.set_status(StatusCode.ERROR, f"{type(error).__name__}: {error}")
+                span.set_status(StatusCode.ERROR, f"{type(error).__name__}: {text_of(error)}")
             span.end()
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
