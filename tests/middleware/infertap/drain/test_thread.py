@@ -18,9 +18,10 @@ def test_a_thread_drains_and_stops_with_its_owner(bench: Any, wait_for: WaitFor)
     election = DrainerElection(
         bench.folder, settings, owner=writer, clock=SystemClock(), mode="thread", start_thread=thread.start
     )
+    before = election.drainer_lives()
     election.tick()
     wait_for(lambda: bench.rows() == ["a"])
-    assert not bench.is_drained_by_nobody()
+    assert (before, election.drainer_lives()) == (False, True)
     other = bench.spool(["b"])
     assert election.flush_and_wait(other, deadline_s=10.0) == 0
     assert bench.rows() == ["a", "b"]
@@ -29,6 +30,7 @@ def test_a_thread_drains_and_stops_with_its_owner(bench: Any, wait_for: WaitFor)
     thread.close(deadline_s=10.0)
     election.close()
     assert bench.is_drained_by_nobody()
+    assert not DrainerElection(bench.folder, settings, owner=writer, clock=SystemClock()).drainer_lives()
     assert bench.spawns() == 0
 
 

@@ -1,0 +1,59 @@
+"""How a stopping owner has its last segments delivered, and waits for it."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from infertap.clock import Clock
+from infertap.spool.folder import SpoolFolder
+from infertap.spool.slot import Slot
+
+_TICK_S = 0.1
+_POLL_S = 0.005
+_TERMINAL_WAIT_S = 2.0
+
+
+def deliver_and_wait(
+    folder: SpoolFolder,
+    slot: Slot,
+    *,
+    tick: Callable[[], None],
+    clock: Clock,
+    deadline_s: float,
+    on_terminal: bool,
+) -> str:
+    """Asks for the delivery of everything sealed in `slot`, and waits until it is gone or the time is up.
+
+    Args:
+        tick: Looks after the drainer meanwhile: the request may find none, or a dying one.
+        deadline_s: Longest wait.
+        on_terminal: A person waits: 2 s suffice once the drainer has said that it cannot deliver.
+
+    Returns:
+        The reason that the drainer gave for what is left; empty if it gave none.
+
+    Raises:
+        OSError: The request could not be left.
+    """
+    failed = slot.path / "flush_failed"
+    failed.unlink(missing_ok=True)
+    slot.request_flush()
+    folder.ring()
+    started_s = next_tick_s = clock.monotonic_s()
+    while slot.pending_segments():
+        now_s = clock.monotonic_s()
+        hopeless = on_terminal and now_s - started_s >= _TERMINAL_WAIT_S and failed.exists()
+        if now_s - started_s >= deadline_s or hopeless:
+            break
+        if now_s >= next_tick_s:
+            tick()
+            next_tick_s = now_s + _TICK_S
+        time.sleep(_POLL_S)
+    return _text(failed)
+
+
+def _text(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    return ""
