@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from measure import show
+from measure import PRIORITY, show, take_priority
 
+from infertap.drain.process import NICE
 from infertap.drain.state import DrainerState
 
 SERVER_CORE, CLIENT_CORE = 0, 1
@@ -54,13 +55,17 @@ class Server:
         command = [sys.executable, _beside("lag_server.py"), str(SERVER_CORE), str(size)]
         if tables is not None:
             command.append(str(tables))
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         self._port = str(self._answer()["port"])
 
     def run(self, rate_per_s: float, duration_s: float) -> Slice:
         client = [sys.executable, _beside("lag_client.py"), str(CLIENT_CORE), self._port, str(self.size)]
         self._order("start")
-        done = subprocess.run([*client, str(rate_per_s), str(duration_s)], stdout=subprocess.PIPE, check=False)
+        done = subprocess.run(
+            [*client, str(rate_per_s), str(duration_s)], stdout=subprocess.PIPE, check=False, start_new_session=True
+        )
         if done.returncode:
             raise SystemExit(f"the client of the {self.name} server failed")
         self._order("stop")
@@ -81,8 +86,7 @@ class Server:
             if time.monotonic() > deadline_s:
                 raise SystemExit(f"{self.kept} of {self.requests} requests kept, not all delivered: {self._drainer()}")
             time.sleep(0.1)
-        if self._drainer_anywhere:
-            self._unpin()
+        self._place_drainer()
 
     def close(self) -> None:
         self._process.stdin.close()
@@ -101,9 +105,13 @@ class Server:
         found = list((self.tables / ".spool").glob("*/drainer.json"))
         return DrainerState.load(found[0]) if found else None
 
-    def _unpin(self) -> None:
-        state = self._drainer()
-        if state is not None and state.pid:
+    def _place_drainer(self) -> None:
+        """It stays behind the server by as much as it chose itself, wherever the server has been moved to."""
+        state = self._drainer() if self.tables is not None else None
+        if state is None or not state.pid:
+            return
+        take_priority(state.pid, PRIORITY + NICE)
+        if self._drainer_anywhere:
             for thread in Path(f"/proc/{state.pid}/task").iterdir():
                 os.sched_setaffinity(int(thread.name), range(os.cpu_count() or 1))
 
@@ -142,7 +150,12 @@ def measure(size: int, rounds: int, duration_s: float, *, drainer_anywhere: bool
                 recorded.settle()
                 slices[server.name].append(server.run(rate_per_s, duration_s))
                 if os.environ.get("LAGDEBUG"):
-                    print(server.name, [round(x) for x in slices[server.name][-1]], server.requests - server.kept, file=sys.stderr)
+                    print(
+                        server.name,
+                        [round(x) for x in slices[server.name][-1]],
+                        server.requests - server.kept,
+                        file=sys.stderr,
+                    )
         recorded.settle()
         for server in servers:
             server.close()

@@ -3,14 +3,13 @@
 Usage: `python lag_client.py CORE PORT BODY_BYTES RATE_PER_S DURATION_S`. It prints all latencies (ns) as one JSON line.
 """
 
-import contextlib
 import json
-import os
 import select
 import socket
 import sys
 import time
 
+from measure import take_core
 from worker import chat_body
 
 _DRAIN_S = 10.0
@@ -80,8 +79,7 @@ def run(port: int, request: bytes, rate_per_s: float, duration_s: float) -> list
 
 
 def main(core: str, port: str, body_bytes: str, rate_per_s: str, duration_s: str) -> None:
-    with contextlib.suppress(OSError):
-        os.sched_setaffinity(0, {int(core)})
+    take_core(int(core))
     body = chat_body(int(body_bytes))
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nuser-agent: lag\r\naccept: */*\r\n"

@@ -6,7 +6,6 @@ been spooled (null while some wait in memory); the end of input stops the server
 """
 
 import asyncio
-import contextlib
 import ctypes
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from measure import take_core
 from pydantic import BaseModel
 from worker import chat_body
 
@@ -133,8 +133,7 @@ async def serve(app: Any) -> None:
 
 
 def main(core: str, answer_bytes: str, tables: str = "") -> None:
-    with contextlib.suppress(OSError):
-        os.sched_setaffinity(0, {int(core)})
+    take_core(int(core))
     app: Any = chat_app(int(answer_bytes))
     if tables:
         app = InferenceMiddleware(app, config=Config(tables=tables, commit_interval_s=COMMIT_INTERVAL_S))

@@ -23,7 +23,7 @@ class _TakesAll(grpc.GenericRpcHandler):
 class _HttpSink(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self) -> None:  # noqa: N802 -- its name
+    def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
         self.send_response(200)
         self.send_header("content-type", "application/x-protobuf")

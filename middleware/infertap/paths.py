@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 
 _REMEMBERED_MAX = 2048
+_REMEMBERED_CHARACTERS_MAX = 256
 
 
 class PathFilter:
@@ -26,9 +27,10 @@ class PathFilter:
         known = self._known.get(path)
         if known is None:
             known = self._decide(path)
-            if len(self._known) >= _REMEMBERED_MAX:
-                self._known.clear()
-            self._known[path] = known
+            if len(path) <= _REMEMBERED_CHARACTERS_MAX:
+                if len(self._known) >= _REMEMBERED_MAX:
+                    self._known.clear()
+                self._known[path] = known
         return known
 
     def _decide(self, path: str) -> bool:

@@ -24,6 +24,13 @@ from infertap.trace_context import PureSampler, derive_ids
 
 _ID_CHARACTERS_MAX = 256
 _SPAN_HEADERS = ("host", "user-agent")
+_CONTENT_ATTRIBUTES = (
+    "input.value", "output.value", "mlflow.spanInputs", "mlflow.spanOutputs", "gen_ai.input.messages",
+    "gen_ai.output.messages", "gen_ai.system_instructions", "gen_ai.prompt", "gen_ai.completion",
+    "gen_ai.tool.call.arguments", "gen_ai.tool.call.result", "llm.input_messages", "llm.output_messages",
+    "llm.prompts", "traceloop.entity.input", "traceloop.entity.output",
+)  # fmt: skip
+"""Attributes (or what they begin with) that hold content, by the conventions in use."""
 
 
 class AssemblySettings(NamedTuple):
@@ -67,7 +74,7 @@ class Assembler:
         if self._settings.requester_header is not None:
             record.requester = self._one(request_headers, self._settings.requester_header.lower())
         if exchange.error_message:
-            record.error_message = redact_text(exchange.error_message)[0]
+            record.error_message = self._redactor.text(exchange.error_message)[0]
         for name, value in (exchange.tags or {}).items():
             record.tags[name], hits = self._redactor.attribute(name, value)
             record.redacted_count += hits
@@ -116,7 +123,7 @@ class Assembler:
         record.request_content_type, record.response_content_type = request_type.name, response_type.name
         several = exchange.chunk_count > 1 and "content-length" not in response_headers
         record.is_stream = response_type.streams or several
-        if not exchange.request_complete and exchange.request_bytes == 0 and _announces_body(request_headers):
+        if not exchange.request_complete and _announces_more(request_headers, exchange.request_bytes):
             record.logging_error_codes.append(ErrorCode.REQUEST_NOT_READ.value)
         whole = exchange.end_reason == EndReason.COMPLETE.value
         if not whole and exchange.response_bytes:
@@ -125,14 +132,8 @@ class Assembler:
             return
         record.request_headers = self._headers(request_headers)
         record.response_headers = self._headers(response_headers)
-        request = self._body(
-            exchange,
-            request_headers,
-            request_type,
-            REQUEST,
-            whole=exchange.request_complete,
-        )
-        response = self._body(exchange, response_headers, response_type, RESPONSE, whole=whole)
+        request = self._body(exchange, request_headers, request_type, REQUEST)
+        response = self._body(exchange, response_headers, response_type, RESPONSE)
         for stored in (request, response):
             record.redacted_count += stored.redacted
             if stored.code is not None:
@@ -142,24 +143,16 @@ class Assembler:
         record.request_encoding = "text" if request.text is not None else None
         record.response_encoding = "text" if response.text is not None else None
 
-    def _body(
-        self,
-        exchange: Exchange,
-        headers: dict[str, str],
-        media: MediaType,
-        side: Side,
-        *,
-        whole: bool,
-    ) -> StoredBody:
+    def _body(self, exchange: Exchange, headers: dict[str, str], media: MediaType, side: Side) -> StoredBody:
         request = side is REQUEST
         chunks = exchange.request_chunks if request else exchange.response_chunks
         passed = exchange.request_bytes if request else exchange.response_bytes
-        absent = not request and not exchange.response_started
+        absent = not request and (not exchange.response_started or ErrorCode.RESPONSE_NOT_SEEN.value in exchange.codes)
         if absent or (passed and not chunks):
             # There is none, or the capture let it go and said why.
             return StoredBody(None, None, None, 0)
         raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        return self._bodies.store(raw, media, headers.get("content-encoding"), side, whole=whole)
+        return self._bodies.store(raw, media, headers.get("content-encoding"), side)
 
     def _headers(self, headers: dict[str, str]) -> dict[str, str]:
         field = self._redactor.field
@@ -203,7 +196,7 @@ class Assembler:
     def _app_facts(self, span: ServerSpanFacts, facts: SpanFacts) -> None:
         span.name = redact_text(facts.name)[0] if facts.name else None
         span.attributes = self._attributes(facts.attributes)
-        span.events = [[name, at_ns, self._attributes(values)] for name, at_ns, values in facts.events]
+        span.events = [[redact_text(name)[0], at_ns, self._attributes(values)] for name, at_ns, values in facts.events]
         span.links = [
             [f"{trace_id:032x}", f"{span_id:016x}", flags, self._attributes(values)]
             for trace_id, span_id, flags, values in facts.links
@@ -215,7 +208,9 @@ class Assembler:
         record = pending.raw()
         record.name = redact_text(record.name)[0]
         record.attributes = self._attributes(record.attributes)
-        record.events = [[name, at_ns, self._attributes(values)] for name, at_ns, values in record.events]
+        record.events = [
+            [redact_text(name)[0], at_ns, self._attributes(values)] for name, at_ns, values in record.events
+        ]
         record.links = [[*ids, self._attributes(values)] for *ids, values in record.links]
         if record.status is not None:
             record.status = self._status((record.status[0], record.status[1]))
@@ -225,8 +220,8 @@ class Assembler:
 
     def _attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         kept: dict[str, Any] = {}
-        for name, value in attributes.items():
-            if self._settings.content == "metadata" and name in ("input.value", "output.value"):
+        for name, value in ((str(key), value) for key, value in attributes.items()):
+            if self._settings.content == "metadata" and name.startswith(_CONTENT_ATTRIBUTES):
                 continue
             try:
                 kept[name] = self._redactor.attribute(name, _plain(value))[0]
@@ -239,7 +234,7 @@ class Assembler:
         if status is None:
             return None
         code, description = status
-        return [code, redact_text(description)[0] if description else None]
+        return [code, self._redactor.text(description)[0] if description else None]
 
 
 def _plain(value: Any) -> Any:
@@ -262,5 +257,6 @@ def _decoded(headers: Headers) -> dict[str, str]:
     return decoded
 
 
-def _announces_body(headers: dict[str, str]) -> bool:
-    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+def _announces_more(headers: dict[str, str], seen_bytes: int) -> bool:
+    """Whether the request has a body of more bytes than those that the app read."""
+    return headers.get("content-length", str(seen_bytes)) != str(seen_bytes) or "transfer-encoding" in headers

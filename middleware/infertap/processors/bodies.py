@@ -4,7 +4,7 @@ import hashlib
 from typing import NamedTuple
 
 from infertap.processors.decode import BinaryError, TooLargeError, UndecodableError, decode
-from infertap.processors.media import Kind, MediaType
+from infertap.processors.media import MediaType
 from infertap.processors.redact import Redactor
 from infertap.record import ErrorCode
 
@@ -55,13 +55,8 @@ class BodyProcessor:
         self._redactor = redactor
         self._inline_bytes_max = inline_bytes_max
 
-    def store(self, raw: bytes, media: MediaType, coding: str | None, side: Side, *, whole: bool) -> StoredBody:
-        """Decode, redact, fit.
-
-        Args:
-            raw: The bytes that passed.
-            whole: False for a body that ended before its time: it cannot be parsed, so it is redacted by pattern.
-        """
+    def store(self, raw: bytes, media: MediaType, coding: str | None, side: Side) -> StoredBody:
+        """Decode, redact, fit. `raw` is what passed, whole or not: what cannot be parsed is redacted as text."""
         if not raw:
             return StoredBody("", hashlib.sha256(b"").hexdigest(), None, 0)
         try:
@@ -72,11 +67,8 @@ class BodyProcessor:
             return StoredBody(None, None, side.over_inline.value, 0)
         except UndecodableError:
             return StoredBody(None, None, side.undecodable.value, 0)
-        kind = media.kind
-        if not whole and kind in (Kind.JSON, Kind.MULTIPART):
-            kind = Kind.TEXT
         try:
-            text, redacted = self._redactor.body(text, kind, boundary=media.boundary)
+            text, redacted = self._redactor.body(text, media.kind, boundary=media.boundary)
             stored = text.encode()
         except Exception:
             # The privacy law: whatever went wrong, the body is withheld.

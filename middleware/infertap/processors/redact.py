@@ -6,7 +6,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -14,6 +14,7 @@ import orjson
 
 from infertap.processors.media import Kind
 from infertap.processors.multipart import redact_multipart
+from infertap.processors.named_values import redact_named_values
 from infertap.processors.secret_names import MARK, SecretNames, redact_text
 
 _KEY_WITH_SPACE = re.compile(r'"\s+:')
@@ -21,8 +22,11 @@ _COMPACT_CHARACTERS_MAX = 64 << 10
 _URL_HEADERS = frozenset({"content-location", "location", "origin", "referer"})
 _FIELDS_REMEMBERED_MAX = 4096
 _FIELD_CHARACTERS_MAX = 256
-_NESTED_DEPTH_MAX = 2
-"""JSON inside a JSON string (tool-call arguments) is opened this often."""
+_LONG_INTEGER = re.compile(r"\d{19}")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_BLANK = " \t\r\n\ufeff"
+_NESTED_DEPTH_MAX = 4
+"""JSON inside a JSON string (tool-call arguments) is opened this often; what is deeper is redacted as text."""
 
 
 class Redactor:
@@ -50,11 +54,17 @@ class Redactor:
         if kind is Kind.FORM:
             return self.query(text)
         if kind is Kind.MULTIPART:
-            return redact_multipart(text, boundary, self._names, self._any)
+            return redact_multipart(text, boundary, self._names, self._value)
         return self._any(text)
 
+    def text(self, text: str) -> tuple[str, int]:
+        """Text of no structure that we read: by name where a name stands before a value, then by pattern."""
+        text, named = redact_named_values(text, self._names.in_json)
+        text, hits = redact_text(text)
+        return text, named + hits
+
     def json(self, text: str, depth: int = 0) -> tuple[str, int]:
-        """A JSON document; text that is none, although it says so, is redacted by pattern."""
+        """A JSON document; text that is none, although it says so, is redacted as such."""
         if not text or text.isspace():
             return text, 0
         try:
@@ -66,85 +76,122 @@ class Redactor:
                 document = json.loads(text.removeprefix("\ufeff"))
                 dump = json.dumps
             except ValueError:
-                return redact_text(text)
-        if isinstance(document, str):
-            document = [document]
-            redacted, keys = self._walk(document, depth)
-            return (dump(document[0]), redacted) if redacted else (text, 0)
-        redacted, keys = self._walk(document, depth)
+                return self.text(text)
+        if isinstance(document, str) and not _looks_like_json(document):
+            shown, redacted = self.text(document)
+            return (dump(shown), redacted) if redacted else (text, 0)
+        root = [document]
+        redacted, keys = self._walk(root, depth)
         # Most clients write compact JSON, and that it comes out the same is the quickest proof.
-        compact = redacted == 0 and dump is _dump and len(text) < _COMPACT_CHARACTERS_MAX and _dump(document) == text
+        compact = redacted == 0 and dump is _dump and len(text) < _COMPACT_CHARACTERS_MAX and _dump(root[0]) == text
         if redacted == 0 and (compact or _says_each_key_once(text, keys)):
             return text, 0
-        return dump(document), redacted
+        if dump is _dump and _LONG_INTEGER.search(text) is not None:
+            # orjson has read integers over 64 bits as floats; what is not secret must stay as it was.
+            root = [json.loads(text)]
+            redacted, _ = self._walk(root, depth)
+            dump = json.dumps
+        return dump(root[0]), redacted
 
-    def _walk(self, root: Any, depth: int) -> tuple[int, int]:
-        """Redact in place. Returns (values redacted, keys seen)."""
+    def _walk(self, root: list[Any], depth: int) -> tuple[int, int]:
+        """Redact in place. Returns (values redacted, keys seen; -1 where a document inside a string was rewritten)."""
         redacted = keys = 0
+        rewritten = False
         secret = self._names.in_json
-        stack = [root]
+        stack: list[Any] = [root]
         while stack:
             node = stack.pop()
             if type(node) is dict:
                 keys += len(node)
-                for key, value in node.items():
-                    if secret(key) and not _harmless(key, value, node):
-                        node[key] = MARK
-                        redacted += 1
-                    elif type(value) is dict or type(value) is list:
-                        stack.append(value)
-                    elif type(value) is str and value[:1] in ("{", "[") and depth < _NESTED_DEPTH_MAX:
-                        node[key], hits = self.json(value, depth + 1)
-                        redacted += hits
-            elif type(node) is list:
-                for index, value in enumerate(node):
-                    if type(value) is dict or type(value) is list:
-                        stack.append(value)
-                    elif type(value) is str and value[:1] in ("{", "[") and depth < _NESTED_DEPTH_MAX:
-                        node[index], hits = self.json(value, depth + 1)
-                        redacted += hits
-        return redacted, keys
+                items: Iterable[tuple[Any, Any]] = node.items()
+            else:
+                items = enumerate(node)
+            for key, value in items:
+                if type(key) is str and secret(key) and not _harmless(key, value, node):
+                    node[key] = MARK
+                    redacted += 1
+                elif type(value) is dict or type(value) is list:
+                    stack.append(value)
+                elif type(value) is str and _looks_like_json(value):
+                    shown, hits = self._nested(value, depth)
+                    redacted += hits
+                    rewritten = rewritten or shown != value
+                    node[key] = shown
+        return redacted, -1 if rewritten else keys
+
+    def _nested(self, text: str, depth: int) -> tuple[str, int]:
+        """A string inside a JSON document that looks like one itself."""
+        if depth >= _NESTED_DEPTH_MAX:
+            return self.text(text)
+        try:
+            return self.json(text, depth + 1)
+        except RecursionError:
+            return MARK, 1
 
     def _any(self, text: str) -> tuple[str, int]:
-        """Text of unknown structure: JSON where it looks so, patterns otherwise."""
-        return self.json(text) if text.lstrip()[:1] in ("{", "[") else redact_text(text)
+        """Text of unknown structure: JSON where it looks so."""
+        return self.json(text) if _looks_like_json(text) else self.text(text)
+
+    def _value(self, text: str) -> tuple[str, int]:
+        """As `_any`, for one value among others: what cannot be read goes alone, and not all the rest with it."""
+        try:
+            return self._any(text)
+        except RecursionError:
+            return MARK, 1
 
     def _lines(self, text: str) -> tuple[str, int]:
         count = 0
         lines = text.split("\n")
         for index, line in enumerate(lines):
-            lines[index], hits = self._any(line)
+            record = line.removeprefix("\x1e")  # application/json-seq
+            shown, hits = self._any(record)
             count += hits
+            if shown != record:
+                lines[index] = f"{line[: len(line) - len(record)]}{shown}"
         return "\n".join(lines), count
 
     def _event_stream(self, text: str) -> tuple[str, int]:
-        """Server-sent events, one by one: the `data` lines of an event are one document."""
-        count = 0
+        """Server-sent events, one by one; where nothing is redacted the text stays, line ends and all."""
+        stream = text.removeprefix("\ufeff")
+        lines = _LINE_END.split(stream) if "\r" in stream else stream.split("\n")
         out: list[str] = []
+        count = start = 0
+        rewritten = False
+        for index, line in enumerate([*lines, ""]):
+            if not line:
+                event = lines[start:index]
+                shown, hits = self._event(event)
+                count += hits
+                rewritten = rewritten or shown != event
+                out += [*shown, ""]
+                start = index + 1
+        out.pop()
+        return ("\n".join(out), count) if rewritten else (text, 0)
+
+    def _event(self, lines: list[str]) -> tuple[list[str], int]:
+        """One event: its `data` lines are one document, wherever other fields stand between them."""
+        count = 0
         data: list[str] = []
-
-        def end_event() -> None:
-            nonlocal count
-            if data:
-                document, hits = self._any("\n".join(data))
-                count += hits
-                out.extend(f"data: {line}" for line in document.split("\n")) if hits else out.extend(raw)
-                data.clear()
-                raw.clear()
-
-        raw: list[str] = []
-        for line in text.replace("\r\n", "\n").split("\n") if "\r" in text else text.split("\n"):
+        shown: list[str] = []
+        first = 0
+        for line in lines:
             if line.startswith("data:"):
+                first = first if data else len(shown)
                 data.append(line[5:].removeprefix(" "))
-                raw.append(line)
-                continue
-            end_event()
-            if line and not line.startswith(("event:", "id:", "retry:")):
-                line, hits = redact_text(line)
+            elif line.startswith(("event:", "retry:")):
+                shown.append(line)
+            else:
+                other, hits = redact_text(line)
                 count += hits
-            out.append(line)
-        end_event()
-        return "\n".join(out), count
+                shown.append(other)
+        if not data:
+            return shown, count
+        document = "\n".join(data)
+        kept, hits = self._any(document)
+        if kept == document and count == 0:
+            return lines, 0
+        shown[first:first] = [f"data: {line}" for line in kept.split("\n")]
+        return shown, count + hits
 
     def query(self, text: str) -> tuple[str, int]:
         """A query string or a form: `name=value` pairs joined by `&`."""
@@ -152,15 +199,18 @@ class Redactor:
         pairs = text.split("&")
         for index, pair in enumerate(pairs):
             name, equals, value = pair.partition("=")
-            if not equals or not value:
+            if not equals:
+                name, value = "", pair
+            if not value:
                 continue
-            if self._names.in_fields(unquote_plus(name)):
+            if name and self._names.in_fields(unquote_plus(name)):
                 pairs[index] = f"{name}={MARK}"
                 count += 1
                 continue
-            shown, hits = self._any(unquote_plus(value))
-            if hits:
-                pairs[index] = f"{name}={shown}"
+            plain = unquote_plus(value)
+            shown, hits = self._value(plain)
+            if shown != plain:
+                pairs[index] = f"{name}{equals}{shown}"
                 count += hits
         return "&".join(pairs), count
 
@@ -185,10 +235,10 @@ class Redactor:
 
     def attribute(self, name: str, value: Any) -> tuple[Any, int]:
         """An attribute or a tag, by its name, then by its content. Types other than text pass as they are."""
-        if self._names.in_json(name.rpartition(".")[2]):
+        if self._names.in_json(name) or self._names.in_json(name.rpartition(".")[2]):
             return MARK, 1
         if isinstance(value, str):
-            return self._any(value)
+            return self._value(value)
         if isinstance(value, (list, tuple)):
             shown = [self.attribute("", item) for item in value]
             return [item for item, _ in shown], sum(hits for _, hits in shown)
@@ -204,9 +254,16 @@ def _harmless(key: str, value: Any, node: dict[str, Any]) -> bool:
     return isinstance(value, bool)
 
 
+def _looks_like_json(text: str) -> bool:
+    first = text[:1]
+    if first in _BLANK:
+        first = text.lstrip(_BLANK)[:1]
+    return first == "{" or first == "["
+
+
 def _says_each_key_once(text: str, keys: int) -> bool:
     """Whether the text holds exactly the keys that were seen: a parser keeps only the last of two equal ones."""
-    if text.count('":') - text.count('\\":') != keys:
+    if text.count('":') - text.count('\\":') != keys or '\\\\":' in text:
         return False
     return _KEY_WITH_SPACE.search(text) is None
 

@@ -6,7 +6,7 @@ from infertap.clock import Clock
 from infertap.spool.folder import SpoolFolder
 
 FREE_SHARE_MIN = 0.05
-"""Of the file system, as an unprivileged process sees it."""
+"""Of the file system, as an unprivileged process sees it; on a huge disk the spool's own cap is floor enough."""
 
 CHECK_INTERVAL_S = 1.0
 
@@ -34,6 +34,7 @@ class Capacity:
             disk = os.statvfs(self._folder.path)
         except OSError:
             return True  # The folder is gone or unreadable: the next write finds out what is wrong and says it better.
-        if disk.f_bavail < disk.f_blocks * FREE_SHARE_MIN:
+        floor_bytes = min(disk.f_blocks * disk.f_frsize * FREE_SHARE_MIN, self._spool_bytes_max)
+        if disk.f_bavail * disk.f_frsize < floor_bytes:
             return False
         return self._folder.size_bytes() < self._spool_bytes_max
