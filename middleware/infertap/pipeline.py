@@ -37,8 +37,10 @@ RECORD_BYTES = 2 << 10
 _SPAN_SHARE = 4
 """The app's own spans may hold this part of `queue_bytes_max`, beside the requests' bodies."""
 _GROUP_RECORDS_MAX = 256
-_GROUP_BYTES_MAX = 1 << 20
+_GROUP_BYTES_MAX = 4 << 20
 _YIELD_AFTER_S = 100e-6
+"""Longest time without giving the interpreter lock away, however short the records are. Without it a group of short
+records holds the lock for milliseconds, and the event loop's p99 goes with it (`benchmarks/lag.py`)."""
 _TICK_S = 1.0
 _MINUTE_NS = 60_000_000_000
 _READY_S_MAX = 10.0
@@ -284,15 +286,16 @@ class Pipeline:
 
     def _spool_group(self) -> None:
         group = _Group()
+        yielded_s = time.perf_counter()
         while self._queue and len(group.frames) < _GROUP_RECORDS_MAX and group.size_bytes < _GROUP_BYTES_MAX:
             item = self._queue.popleft()
             if isinstance(item, _Barrier):
                 group.barriers.append(item)
                 continue
-            began = time.perf_counter()
             self._take(item, group)
-            if time.perf_counter() - began > _YIELD_AFTER_S:
+            if time.perf_counter() - yielded_s > _YIELD_AFTER_S:
                 _yield_lock()
+                yielded_s = time.perf_counter()
         self._writer.append(group.frames, minutes=group.minutes)
         durable = self._flush()
         self.budget.release(group.released_bytes)
