@@ -134,7 +134,7 @@ class Exchange(NamedTuple):
 
 def request_id(started_at_ns: int, bits: int) -> str:
     """The row's id: a UUIDv7 of the arrival and 74 of the random bits, as text."""
-    value = (started_at_ns // 1_000_000 & (1 << 48) - 1) << 80 | (bits & (1 << 74) - 1)
+    value = (started_at_ns // 1_000_000 & (1 << 48) - 1) << 80 | (bits & (1 << 76) - 1)
     value = value & ~(0xF << 76) | 7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"
