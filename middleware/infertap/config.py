@@ -44,7 +44,7 @@ SIDECAR_SETTINGS = frozenset(
 """Names that only `infertap serve` knows; inside an app their variables are no mistake."""
 
 _URI_SCHEMES = (
-    "file", "s3", "s3a", "gs", "az", "adl", "abfs", "abfss", "azure", "wasb", "wasbs", "hdfs", "viewfs", "memory",
+    "file", "s3", "s3a", "gs", "az", "adl", "abfs", "abfss", "azure", "wasb", "wasbs", "hdfs", "viewfs",
     "uc", "lakefs", "r2",
 )  # fmt: skip
 
