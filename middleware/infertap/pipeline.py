@@ -26,7 +26,7 @@ from infertap.errors import SpoolError
 from infertap.events import EventLog
 from infertap.paths import PathFilter
 from infertap.processors.assemble import Assembler
-from infertap.record import Exchange, LossCause, PendingSpan
+from infertap.record import ErrorCode, Exchange, LossCause, PendingSpan
 from infertap.spool.folder import SpoolFolder, list_segments
 from infertap.spool.frames import Kind
 from infertap.spool.page import FINISHED, LOST, OLDEST_UNSPOOLED_NS, QUEUE_BYTES, SEEN
@@ -167,10 +167,14 @@ class Pipeline:
         self._counters[FINISHED] += 1
         if self.budget.take(RECORD_BYTES):
             self._queue.append(exchange)
-            return
-        self.budget.give_back(exchange.granted_bytes)
-        self._queue_full += 1
-        self._writer.ledger.lose(exchange.started_at_ns // _MINUTE_NS, LossCause.QUEUE_FULL)
+        elif exchange.granted_bytes >= RECORD_BYTES:
+            # Bodies go first: the room of this one's own is enough for the record.
+            self.budget.give_back(exchange.granted_bytes - RECORD_BYTES)
+            self._queue.append(_without_bodies(exchange))
+        else:
+            self.budget.give_back(exchange.granted_bytes)
+            self._queue_full += 1
+            self._writer.ledger.lose(exchange.started_at_ns // _MINUTE_NS, LossCause.QUEUE_FULL)
 
     def submit_span(self, span: PendingSpan) -> None:
         """Take a finished child span; drop it, counted, where there is no room. Any thread."""
@@ -385,11 +389,22 @@ class Pipeline:
             folder = SpoolFolder(self.choice.folder)
             waiting = sum(len(list_segments(folder.slot_dir(spool_id))) for spool_id in folder.slot_ids())
             self._log.stopped(self._kept, lost, waiting, self.choice.folder)
-        except Exception as error:
+        except SpoolError as error:
             self._log.spool_failed(error)
+        except Exception as error:
+            self._log.record_failed(error)
         self._writer.close()
         self._delivery.close()
         self._at_end()
+
+
+def _without_bodies(exchange: Exchange) -> Exchange:
+    codes = exchange.codes
+    if exchange.request_chunks:
+        codes += (ErrorCode.REQUEST_OVER_BUDGET.value,)
+    if exchange.response_chunks:
+        codes += (ErrorCode.RESPONSE_OVER_BUDGET.value,)
+    return exchange._replace(request_chunks=(), response_chunks=(), granted_bytes=0, codes=codes)
 
 
 def _nothing(_: str) -> bool:

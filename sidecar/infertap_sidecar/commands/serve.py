@@ -31,6 +31,8 @@ def main(argv: Sequence[str]) -> int:
         config = read_settings(ServeConfig, parser, argv)
     except ConfigError as error:
         raise ConfigError([*error.problems, *_otel_problems()]) from None
+    if problems := OtelEnvironment.read(os.environ).problems:
+        raise ConfigError(problems)
     # Servers and the recorder are loaded only once it is clear that they will run.
     from infertap_sidecar.app import serve
 
