@@ -50,7 +50,8 @@ def serve(config: ServeConfig) -> int:
             "listening on %s for %s; operator's port %s", bound(listener), config.upstream, bound(admin_listener)
         )
 
-    middleware = InferenceMiddleware(_proxy(config), config=config)
+    # The sidecar is the outermost: nobody can tell it that a request is recorded already.
+    middleware = InferenceMiddleware(_proxy(config), config=config.model_copy(update={"outer_secret": None}))
     health = _Health(middleware, choice)
     pair = ServerPair(
         make_server(middleware, grace_s=config.connection_drain_s, on_started=started),
@@ -73,6 +74,7 @@ def _proxy(config: ServeConfig) -> ReverseProxy:
         ),
         default_authority=authority,
         authority=authority if config.upstream_host_header == "upstream" else None,
+        outer_secret=config.outer_secret.encode() if config.outer_secret is not None else None,
         on_failure=lambda message: failures.failed(f"{message} ({url})"),
     )
 

@@ -29,10 +29,12 @@ MAY_IMPORT = {
     "tables": {"_version", "clock", "errors", "record", "tables", "targets"},
     "destinations": {"_version", "clock", "destinations", "errors", "record", "spool", "tables", "targets"},
     "drain": {"_version", "build", "clock", "destinations", "drain", "errors", "record", "spool", "targets"},
-    "pipeline": REQUEST_PATH | {"choice", "drain", "events", "spool"},
+    "handover": {"record"},
+    "pipeline": REQUEST_PATH | {"choice", "drain", "events", "handover", "spool"},
     "metrics": LEAVES | {"choice", "spool"},
     "lifespan": {"build", "config", "errors", "pipeline"},
-    "asgi": REQUEST_PATH | {"build", "config", "lifespan", "pipeline"},
+    "outer": {"pipeline", "record", "trace", "trace_context"},
+    "asgi": REQUEST_PATH | {"build", "config", "lifespan", "outer", "pipeline"},
 }
 HEAVY = ("arro3", "deltalake", "google.protobuf", "grpc", "opentelemetry.exporter", "opentelemetry.proto", "pyarrow")
 HEAVY_ROOMS = {"destinations", "tables"}

@@ -242,6 +242,9 @@ class Redactor:
         if isinstance(value, (list, tuple)):
             shown = [self.attribute("", item) for item in value]
             return [item for item, _ in shown], sum(hits for _, hits in shown)
+        if isinstance(value, dict):
+            by_name = {key: self.attribute(key, item) for key, item in value.items()}
+            return {key: item for key, (item, _) in by_name.items()}, sum(hits for _, hits in by_name.values())
         return value, 0
 
 
