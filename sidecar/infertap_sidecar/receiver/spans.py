@@ -100,7 +100,8 @@ def received(wire: WireSpan, resource: Mapping[str, Any]) -> ReceivedSpan:
         dropped_links_count=span.dropped_links_count + len(span.links) - len(links),
         scope_name=wire.scope.name,
         scope_version=wire.scope.version or None,
-        resource=dict(resource),
+        # Without a name of its own, a reader would take it for a span of the receiver.
+        resource={"service.name": "unknown_service", **resource},
     )
     return ReceivedSpan(record, _SPAN_BYTES + span.ByteSize(), _is_local_root(span, parent))
 
