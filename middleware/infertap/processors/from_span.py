@@ -145,8 +145,9 @@ class SpanRows:
             self._note(record, response)
 
     def _body(self, text: str, media_type: str, side: Side) -> StoredBody:
-        media = parse_media_type(f"{media_type.split(';')[0]}; charset=utf-8")
-        return self._bodies.store(text.encode("utf-8", "replace"), media, None, side, whole=True)
+        # It came as text: whatever charset the maker names, these bytes are ours.
+        media = parse_media_type(f"{media_type.partition(';')[0]}; charset=utf-8")
+        return self._bodies.store(text.encode("utf-8", "replace"), media, None, side)
 
     @staticmethod
     def _note(record: InferenceRecord, stored: StoredBody) -> None:

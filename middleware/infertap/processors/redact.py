@@ -235,7 +235,7 @@ class Redactor:
 
     def attribute(self, name: str, value: Any) -> tuple[Any, int]:
         """An attribute or a tag, by its name, then by its content. Types other than text pass as they are."""
-        if self._names.in_json(name) or self._names.in_json(name.rpartition(".")[2]):
+        if self._names.in_attributes(name):
             return MARK, 1
         if isinstance(value, str):
             return self._value(value)
