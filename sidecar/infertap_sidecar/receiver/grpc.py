@@ -17,7 +17,7 @@ from infertap_sidecar.receiver.intake import SETTLED_S_MAX, Answer, Intake
 from infertap_sidecar.receiver.wire import from_protobuf, spans_of
 
 _SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
-_CALLS_MAX = 16
+_CALLS_MAX = 32
 """Calls at once; a further one is answered RESOURCE_EXHAUSTED by gRPC itself."""
 
 

@@ -1,7 +1,7 @@
 """OTLP over HTTP: `POST /v1/traces`, protobuf or JSON, as an ASGI app."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
@@ -114,7 +114,7 @@ class _Body:
         self._receive = receive
         self._more = True
 
-    async def chunks(self) -> Any:
+    async def chunks(self) -> AsyncIterator[bytes]:
         """Raises: ConnectionError where the sender left."""
         while self._more:
             message = await self._receive()
