@@ -9,6 +9,7 @@
 
 import contextlib
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -82,7 +83,8 @@ class Drained:
 
     def close(self) -> None:
         self.pipeline._writer.close()
-        self.pipeline._delivery.close()
+        # It would linger for another owner.
+        os.kill(self.pid, signal.SIGTERM)
         self._wait_for(lambda state: state.phase is Phase.ENDED)
 
     def _records(self, state: DrainerState) -> int:

@@ -1,6 +1,7 @@
 """The client of `lag.py`: constant rate, whatever the server does; a request's time counts from when it was due.
 
-Usage: `python lag_client.py CORE PORT BODY_BYTES RATE_PER_S DURATION_S`. It prints all latencies (ns) as one JSON line.
+Usage: `python lag_client.py CORE PORT BODY_BYTES RATE_PER_S DURATION_S`. It says `ready`, begins at a line on its
+standard input, and prints all latencies (ns) as one JSON line.
 """
 
 import json
@@ -85,6 +86,8 @@ def main(core: str, port: str, body_bytes: str, rate_per_s: str, duration_s: str
         f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nuser-agent: lag\r\naccept: */*\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
+    print("ready", flush=True)
+    sys.stdin.readline()
     print(json.dumps(run(int(port), head.encode() + body, float(rate_per_s), float(duration_s))))
 
 

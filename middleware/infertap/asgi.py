@@ -22,7 +22,7 @@ from infertap.outer import comes_from_sidecar, incoming_context, without_marker
 from infertap.pipeline import Idle, Pipeline
 from infertap.record import EndReason, Headers, TraceIds, request_id
 from infertap.trace import ServerSpan, context_with, span_in, text_of
-from infertap.trace_context import random_bits
+from infertap.trace_context import derive_ids, random_bits
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -78,11 +78,11 @@ class InferenceMiddleware:
         if kind == "http":
             pipeline = self._pipeline or self._first_request()
             if pipeline is not None:
-                scope.setdefault(SCOPE_KEY, pipeline)
+                outer = scope.setdefault(SCOPE_KEY, pipeline)
                 if pipeline.outer_secret is not None and comes_from_sidecar(scope, pipeline.outer_secret):
                     await self._leave_to_sidecar(pipeline, scope, receive, send)
                     return
-                if pipeline.records(scope["path"]):
+                if pipeline.records(scope["path"]) and not _recorded_already(scope, outer, pipeline):
                     await self._record(pipeline, scope, receive, send)
                     return
         elif kind == "lifespan":
@@ -116,7 +116,7 @@ class InferenceMiddleware:
             token = otel_context.attach(context)
             pipeline.began()
         except Exception as error:
-            pipeline.capture_failed(error)
+            pipeline.capture_failed(error, started_at_ns)
             tap = None
         try:
             if tap is None:
@@ -152,6 +152,13 @@ class InferenceMiddleware:
         await Lifespan(self.app, self._config, self._adopt).run(scope, receive, send)
 
 
+def _recorded_already(scope: Scope, outer: Pipeline, pipeline: Pipeline) -> bool:
+    """Whether an outer middleware writes this request's row to the same place: one request is one row."""
+    if SPAN_KEY not in scope:
+        return False
+    return outer is pipeline or outer.choice.folder == pipeline.choice.folder
+
+
 def _server_span(
     pipeline: Pipeline, headers: Headers, started_at_ns: int, bits: int, scope: Scope
 ) -> tuple[ServerSpan, otel_context.Context]:
@@ -162,9 +169,13 @@ def _server_span(
         current = outer.get_span_context()
         if current.is_valid:
             span = ServerSpan(pipeline, _joined(outer, current, bits), None, bits, None, started_at_ns)
+            scope.setdefault(SPAN_KEY, span)
             return span, context_with(span, base, current=False)
     if pipeline.settings.span_excluded is not None and pipeline.span_excluded(scope):
-        span = ServerSpan(pipeline, None, _header(headers, b"traceparent"), bits, None, started_at_ns)
+        # Resolved here, without a sampler: the worker would sample it after all.
+        unsampled = derive_ids(_header(headers, b"traceparent"), bits, None)
+        span = ServerSpan(pipeline, unsampled, None, bits, None, started_at_ns)
+        scope[SPAN_KEY] = span
         return span, context_with(span, base, current=False)
     traceparent, ids, context = pipeline.trace.arrive(headers, bits)
     span = ServerSpan(pipeline, ids, traceparent, bits, pipeline.trace.pure, started_at_ns)
@@ -178,6 +189,15 @@ def _joined(outer: Span, current: SpanContext, bits: int) -> TraceIds:
     parent_id = parent.span_id if isinstance(parent, SpanContext) else 0
     own = (bits >> 64) & _MASK_64 or 1
     return TraceIds(current.trace_id, current.span_id, parent_id, int(current.trace_flags), state, True, own)
+
+
+def _route(scope: Scope, root_path: str) -> str | None:
+    """The route that the framework found, with the prefixes of the apps it is mounted in."""
+    route = getattr(scope.get("route"), "path", None)
+    if type(route) is not str:
+        return None
+    mounted = scope.get("root_path", "")
+    return mounted.removeprefix(root_path) + route if mounted != root_path else route
 
 
 def _header(headers: Headers, wanted: bytes) -> bytes | None:
@@ -259,11 +279,12 @@ class _Tap:
         self._submitted = True
         try:
             capture = self._capture
-            route = getattr(self._scope.get("route"), "path", None)
             duration_ns = _now_ns() - capture.started_ns
-            self._pipeline.submit(capture.close(duration_ns=duration_ns, route=route if type(route) is str else None))
+            exchange = capture.close(duration_ns=duration_ns, route=_route(self._scope, capture.scope.root_path))
         except Exception as error:
-            self._pipeline.capture_failed(error)
+            self._pipeline.capture_failed(error, self._capture.started_at_ns, began=True)
+        else:
+            self._pipeline.submit(exchange)
 
 
 class _TapWithId(_Tap):

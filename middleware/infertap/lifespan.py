@@ -31,6 +31,8 @@ class Lifespan:
         self._adopt = adopt
         self._recorder: Pipeline | Idle | None = None
         self._app_answered = False
+        self._app_ended = False
+        self._shutdown_came = False
 
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the protocol until shutdown. Raises what the app raises once it has answered startup."""
@@ -46,32 +48,40 @@ class Lifespan:
         async def receive_for_app() -> Message:
             nonlocal startup
             first, startup = startup, None
-            return first if first is not None else await receive()
+            message = first if first is not None else await receive()
+            self._shutdown_came = self._shutdown_came or message["type"] == "lifespan.shutdown"
+            return message
 
         async def send_for_app(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 self._app_answered = True
             elif message["type"].startswith("lifespan."):
-                self._app_answered = True
+                self._app_answered = self._app_ended = True
                 await self._stop()
             await send(message)
 
+        goes_on = False
         try:
             await self._app(scope, receive_for_app, send_for_app)
+            goes_on = not self._app_ended
         except Exception:
             if self._app_answered:
                 raise
             # The app does not speak lifespan; we do, or nothing would be drained at shutdown.
+            goes_on = True
         finally:
-            if self._app_answered:
+            if not goes_on:
                 await self._stop()
-        if not self._app_answered:
+        if goes_on:
             await self._serve_alone(receive, send)
 
     async def _serve_alone(self, receive: Receive, send: Send) -> None:
+        """The rest of the protocol, for an app that has left it."""
         try:
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
+            if not self._app_answered:
+                await send({"type": "lifespan.startup.complete"})
+            if not self._shutdown_came:
+                await receive()
         finally:
             await self._stop()
         await send({"type": "lifespan.shutdown.complete"})

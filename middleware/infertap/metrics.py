@@ -92,7 +92,10 @@ class FolderCollector(Collector):
         yield up
         delivered = CounterMetricFamily("infertap_delivered_records", "Records delivered.", labels=("destination",))
         failing = GaugeMetricFamily("infertap_destination_failing", "1 while delivery fails.", labels=("destination",))
-        for name, facts in (state.get("destinations") or {}).items():
+        destinations = state.get("destinations")
+        for name, facts in destinations.items() if isinstance(destinations, dict) else ():
+            if not isinstance(facts, dict):
+                continue  # a drainer of another version
             delivered.add_metric((name,), facts.get("records", 0))
             failing.add_metric((name,), int(bool(facts.get("last_error"))))
         yield delivered

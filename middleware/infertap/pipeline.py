@@ -28,16 +28,19 @@ from infertap.handover import Fate, SpanBatch
 from infertap.paths import PathFilter
 from infertap.processors.assemble import Assembler
 from infertap.record import Exchange, InferenceRecord, LossCause, PendingSpan
+from infertap.spool.folder import SpoolFolder, list_segments
 from infertap.spool.frames import Kind
-from infertap.spool.page import FINISHED, OLDEST_UNSPOOLED_NS, QUEUE_BYTES, SEEN
+from infertap.spool.page import FINISHED, LOST, OLDEST_UNSPOOLED_NS, QUEUE_BYTES, SEEN
 from infertap.spool.writer import SpoolWriter
 from infertap.trace_context import TraceSettings
 
 RECORD_BYTES = 2 << 10
 """What a record without its bodies is taken to hold in memory: headers, tuples, strings."""
 _GROUP_RECORDS_MAX = 256
-_GROUP_BYTES_MAX = 1 << 20
+_GROUP_BYTES_MAX = 4 << 20
 _YIELD_AFTER_S = 100e-6
+"""Longest time without giving the interpreter lock away, however short the records are. Without it a group of short
+records holds the lock for milliseconds, and the event loop's p99 goes with it (`benchmarks/lag.py`)."""
 _TICK_S = 1.0
 _MINUTE_NS = 60_000_000_000
 _READY_S_MAX = 10.0
@@ -126,7 +129,7 @@ class Pipeline:
         self.trace = trace
         self.budget = ByteBudget(settings.queue_bytes_max)
         self.limits = CaptureLimits(settings.capture_bytes_max)
-        self.records = PathFilter(settings.include_paths, settings.exclude_paths).records
+        self.records: Callable[[str], bool] = PathFilter(settings.include_paths, settings.exclude_paths).records
         self.request_id_header = settings.request_id_header
         self.outer_secret = settings.outer_secret
         self.background_failures = 0
@@ -208,9 +211,19 @@ class Pipeline:
         self._queue.append(_Barrier(callback))
         self._wake.set()
 
-    def capture_failed(self, error: Exception) -> None:
-        """Our own code failed beside a request: traffic goes on, the failure is counted."""
+    def capture_failed(self, error: Exception, started_at_ns: int | None = None, *, began: bool = False) -> None:
+        """Our own code failed beside a request: traffic goes on, the failure is counted.
+
+        Args:
+            started_at_ns: Arrival, where the whole record is lost; None where only a part of it is.
+            began: Whether `began` has counted the request already.
+        """
         self._log.capture_failed(error)
+        if started_at_ns is not None:
+            if not began:
+                self._counters[SEEN] += 1
+            self._counters[FINISHED] += 1
+            self._writer.ledger.lose(started_at_ns // _MINUTE_NS, LossCause.CAPTURE_ERROR)
 
     def background_failed(self) -> None:
         """The app raised after its answer was complete (a background task)."""
@@ -231,7 +244,14 @@ class Pipeline:
     def start(self) -> None:
         """Start the worker thread. Returns at once."""
         self._thread = threading.Thread(target=self._run, name="infertap-worker", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            # No thread to be had (a process limit): traffic goes on, and nothing may pile up for nobody.
+            self._thread = None
+            self.records = _nothing
+            self._log.not_recording([f"no worker thread can be started: {error}"])
+            return
         # For servers that send no lifespan events but let the interpreter end by itself; bounded like any stop.
         atexit.register(self.stop)
 
@@ -305,17 +325,18 @@ class Pipeline:
 
     def _spool_group(self) -> None:
         group = _Group()
+        yielded_s = time.perf_counter()
         while self._queue and len(group.frames) < _GROUP_RECORDS_MAX and group.size_bytes < _GROUP_BYTES_MAX:
             item = self._queue.popleft()
             if isinstance(item, _Barrier):
                 group.barriers.append(item)
                 continue
-            began = time.perf_counter()
             fate = self._take(item, group)
             if isinstance(item, _Handed):
                 group.handed.append((item, fate))
-            if time.perf_counter() - began > _YIELD_AFTER_S:
+            if time.perf_counter() - yielded_s > _YIELD_AFTER_S:
                 _yield_lock()
+                yielded_s = time.perf_counter()
         durable = False
         try:
             self._writer.append(group.frames, minutes=group.minutes)
@@ -393,13 +414,20 @@ class Pipeline:
             if self._writer.ledger.dirty:
                 self._flush()
             self._writer.seal()
-            waiting = self._delivery.flush_and_wait(self._writer, deadline_s=self.settings.drain_s)
-            self._log.stopped(self._kept, waiting, self.choice.folder)
+            lost = {cause.value: self._counters[index] for cause, index in LOST.items()}
+            self._delivery.flush_and_wait(self._writer, deadline_s=self.settings.drain_s)
+            folder = SpoolFolder(self.choice.folder)
+            waiting = sum(len(list_segments(folder.slot_dir(spool_id))) for spool_id in folder.slot_ids())
+            self._log.stopped(self._kept, lost, waiting, self.choice.folder)
         except Exception as error:
             self._log.spool_failed(error)
         self._writer.close()
         self._delivery.close()
         self._at_end()
+
+
+def _nothing(_: str) -> bool:
+    return False
 
 
 class _Barrier(NamedTuple):

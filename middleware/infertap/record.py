@@ -117,6 +117,8 @@ class Exchange(NamedTuple):
     response_headers: Headers
     response_started: bool
     """Whether a status went out; without one there is no response, and the status is what the server made of it."""
+    response_complete: bool
+    """Whether the app's answer went out to its end."""
     chunk_count: int
     """Body messages of the answer that carried bytes."""
     status_code: int
@@ -134,7 +136,7 @@ class Exchange(NamedTuple):
 
 def request_id(started_at_ns: int, bits: int) -> str:
     """The row's id: a UUIDv7 of the arrival and 74 of the random bits, as text."""
-    value = (started_at_ns // 1_000_000 & (1 << 48) - 1) << 80 | (bits & (1 << 74) - 1)
+    value = (started_at_ns // 1_000_000 & (1 << 48) - 1) << 80 | (bits & (1 << 76) - 1)
     value = value & ~(0xF << 76) | 7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"

@@ -113,4 +113,4 @@ def test_an_independent_engine_reads_the_same_rows(start: Start, rows: Rows, tmp
         text=True,
         timeout=60,
     )
-    assert done.stdout.split() == expected, done.stderr
+    assert done.stdout.strip().split("\n") == expected, done.stderr

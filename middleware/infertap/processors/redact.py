@@ -272,4 +272,7 @@ def _says_each_key_once(text: str, keys: int) -> bool:
 
 
 def _dump(document: Any) -> str:
-    return orjson.dumps(document).decode()
+    try:
+        return orjson.dumps(document).decode()
+    except TypeError:  # orjson writes less deep than it reads
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":"))

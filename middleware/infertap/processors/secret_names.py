@@ -94,7 +94,8 @@ _PAIR = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _LINE = re.compile(
-    rf"((?:authorization|cookie){_FRAME})(?!\[REDACTED\])({_QUOTED}|[^\s\"'][^\r\n\"']*)", re.IGNORECASE | re.DOTALL
+    rf"((?:authorization|cookie){_FRAME})(?!\[REDACTED\])({_QUOTED}|[^\s\"'][^\r\n\"']*(?:(?<==)\"[^\r\n\"]*\"[^\r\n\"']*)*)",
+    re.IGNORECASE | re.DOTALL,
 )
 """Here the value has several words: a scheme and its parameters, or many pairs."""
 _NAMED: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (

@@ -1,0 +1,115 @@
+"""What infertap says about itself: heard, rate limited, and without a word of content."""
+
+import logging
+import logging.config
+from collections.abc import Iterator
+
+import pytest
+
+from infertap import events
+from infertap.errors import SpoolError
+from infertap.events import LOGGER_NAME, EventLog
+
+_SECRET = "Hunter2-tr0ub4dor"
+
+
+class _Heard(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((record.levelno, record.getMessage()))
+
+
+@pytest.fixture
+def heard() -> Iterator[_Heard]:
+    """A handler of the app's on our logger, at level INFO; the logger is as before afterwards."""
+    logger = logging.getLogger(LOGGER_NAME)
+    before = logger.level, logger.disabled
+    handler = _Heard()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler
+    logger.removeHandler(handler)
+    logger.level, logger.disabled = before
+
+
+def _failed(text: str) -> Exception:
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        return error
+
+
+def test_a_logger_that_the_app_has_disabled_is_heard(heard: _Heard) -> None:
+    """`dictConfig` disables all loggers that existed before it."""
+    log = EventLog()
+    log.starting("one", (), None)
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": True})
+    assert logging.getLogger(LOGGER_NAME).disabled
+    log.starting("recording to x", ("mind this",), "TWO DESTINATIONS")
+    assert heard.lines[1:] == [
+        (logging.INFO, "recording to x"),
+        (logging.WARNING, "mind this"),
+        (logging.WARNING, "TWO DESTINATIONS"),
+    ]
+
+
+def test_the_line_at_start_is_seen_where_nobody_configured_logging(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bare uvicorn: an INFO line would be lost."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(logging.getLogger(LOGGER_NAME), "handlers", [])
+    EventLog().starting("recording to x", (), None)
+    assert capfd.readouterr().err == "infertap: recording to x\n"
+
+
+def test_wrong_settings_are_one_error_with_all_problems(heard: _Heard) -> None:
+    """Where a start cannot be refused."""
+    EventLog().not_recording(["first", "second"])
+    ((level, line),) = heard.lines
+    assert level == logging.ERROR
+    assert line.endswith("- first\n- second")
+
+
+def test_a_failing_record_names_its_place_and_not_its_content(heard: _Heard) -> None:
+    """The text of an exception may hold a prompt."""
+    log = EventLog()
+    log.record_failed(_failed(_SECRET))
+    log.capture_failed(_failed(_SECRET))
+    log.record_failed(ValueError(_SECRET))
+    assert len(heard.lines) == 2
+    for level, line in heard.lines:
+        assert level == logging.ERROR
+        assert _SECRET not in line
+        assert "ValueError at test_events.py:" in line
+
+
+def test_repeated_events_are_said_once_a_minute(heard: _Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kind by itself; the next one says how many were left out."""
+    log = EventLog()
+    for _ in range(5):
+        log.spool_failed(SpoolError("no space left"))
+        log.queue_full(7)
+    assert [line for _, line in heard.lines] == [
+        "records are being lost: no space left",
+        "7 records were dropped: queue_bytes_max is reached",
+    ]
+    monkeypatch.setattr(events, "_REPEAT_AFTER_S", 0.0)
+    log.spool_failed(SpoolError("no space left"))
+    assert heard.lines[2] == (logging.WARNING, "records are being lost: no space left (4 more like this)")
+
+
+def test_the_last_line_says_what_waits(heard: _Heard) -> None:
+    """INFO where all is delivered, WARNING where something waits or was lost, and why."""
+    log = EventLog()
+    log.stopped(5, {"queue_full": 0}, 0, "/spool")
+    log.stopped(1, {}, 2, "/spool")
+    log.stopped(0, {"spool_full": 3}, 0, "/spool")
+    assert heard.lines == [
+        (logging.INFO, "5 requests recorded; all delivered"),
+        (logging.WARNING, "1 request recorded; 2 segments wait in /spool for the next start"),
+        (logging.WARNING, "0 requests recorded; lost: spool_full 3"),
+    ]

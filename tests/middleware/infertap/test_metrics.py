@@ -1,0 +1,147 @@
+"""The metrics of a spool folder: from real pipelines, real segments and the drainer's own file."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from infertap import Config, InferenceMiddleware, __version__, metrics_app
+from infertap.choice import Choice, choose
+from infertap.drain.state import DestinationStatus, DrainerState, Phase
+from infertap.metrics import MetricsApp
+from infertap.otel_env import OtelEnvironment
+from infertap.pipeline import Pipeline
+
+
+def _config(folder: Path, **settings: Any) -> Config:
+    settings = {"tables": str(folder / "tables"), "drainer": "external", "drain_s": 0, **settings}
+    return Config(**settings)
+
+
+def _get(app: Any, path: str = "/metrics") -> tuple[int, str]:
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+    asyncio.run(app(scope, receive, send))
+    start, body = sent
+    assert dict(start["headers"])[b"content-length"] == str(len(body["body"])).encode()
+    return start["status"], body["body"].decode()
+
+
+def _values(app: Any) -> dict[str, float]:
+    """`name{label values}` to value, read by Prometheus' own parser."""
+    status, text = _get(app)
+    assert status == 200
+    return {
+        f"{sample.name}{{{','.join(sample.labels.values())}}}": sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pipeline]:
+    """A function that wraps `metrics_app`, sends it requests, and gives the running middleware."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(requests: int) -> Any:
+        middleware = InferenceMiddleware(metrics_app, config=_config(tmp_path))
+        # An excluded path starts the pipeline, too; the requests that count come when its slot is there.
+        _get(middleware)
+        assert middleware.pipeline is not None
+        middleware.pipeline.wait_ready()
+        for _ in range(requests):
+            _get(middleware, "/recorded")
+        return middleware
+
+    return run
+
+
+def _stop(middleware: InferenceMiddleware) -> None:
+    assert middleware.pipeline is not None
+    middleware.pipeline.stop()
+
+
+def test_behind_the_middleware_it_knows_its_folder(start: Any, tmp_path: Path) -> None:
+    """Requests, queue, spool and version; no drainer yet."""
+    middleware = start(3)
+    values = _values(middleware)
+    assert values["infertap_requests_seen_total{}"] == 3
+    assert values["infertap_requests_finished_total{}"] == 3
+    assert values["infertap_slots{}"] == 1
+    assert values["infertap_destination_conflict{}"] == 0
+    assert values["infertap_requests_lost_total{queue_full}"] == 0
+    assert values["infertap_drainer_up{}"] == 0
+    assert values[f"infertap_info{{table,{__version__}}}"] == 1
+    _stop(middleware)
+
+
+def test_it_sums_all_slots_of_the_folder(start: Any, tmp_path: Path) -> None:
+    """Right under several workers, and for those that have ended and left segments behind."""
+    first, second = start(2), start(3)
+    _stop(first)
+    values = _values(second)
+    assert values["infertap_requests_seen_total{}"] == 5
+    assert values["infertap_slots{}"] == 2
+    assert values["infertap_spool_segments_waiting{}"] == 1
+    assert values["infertap_spool_bytes{}"] > 0
+    _stop(second)
+    values = _values(MetricsApp(second.pipeline.choice))
+    assert values["infertap_requests_kept_total{}"] == 5
+    assert values["infertap_spool_segments_waiting{}"] == 2
+    assert values["infertap_queue_bytes{}"] == 0
+
+
+def _choice(folder: Path, variables: dict[str, str] | None = None, **settings: Any) -> Choice:
+    return choose(_config(folder, **settings), OtelEnvironment.read(variables or {}), cwd=folder)
+
+
+def test_the_drainers_own_words_are_told(tmp_path: Path) -> None:
+    """Whether it runs, what it delivered, and what fails."""
+    choice = _choice(tmp_path, destination="both")
+    choice.folder.mkdir(parents=True)
+    state = DrainerState(phase=Phase.RUNNING)
+    state.destinations = {"table": DestinationStatus(records=7), "otlp": DestinationStatus(last_error="refused")}
+    state.save(choice.folder / "drainer.json")
+    values = _values(MetricsApp(choice))
+    assert values["infertap_drainer_up{}"] == 1
+    assert values["infertap_delivered_records_total{table}"] == 7
+    assert values["infertap_destination_failing{table}"] == 0
+    assert values["infertap_destination_failing{otlp}"] == 1
+
+
+def test_a_conflict_of_destinations_is_a_metric(tmp_path: Path) -> None:
+    """An alert can be made of it."""
+    choice = _choice(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317"})
+    assert _values(MetricsApp(choice))["infertap_destination_conflict{}"] == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"5", b'{"destinations": 5}', b'{"destinations": {"table": 5}}'])
+def test_a_damaged_state_of_the_drainer_breaks_no_scrape(tmp_path: Path, content: bytes) -> None:
+    """What can be told is told."""
+    choice = _choice(tmp_path)
+    choice.folder.mkdir(parents=True)
+    (choice.folder / "drainer.json").write_bytes(content)
+    assert _values(MetricsApp(choice))["infertap_drainer_up{}"] == 0
+
+
+def test_a_folder_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
+    """Before the first start."""
+    values = _values(MetricsApp(_choice(tmp_path)))
+    assert values["infertap_requests_seen_total{}"] == values["infertap_slots{}"] == 0
+
+
+def test_without_a_middleware_in_front_it_says_so() -> None:
+    """503 and one line, no exception."""
+    status, text = _get(metrics_app)
+    assert status == 503
+    assert "no InferenceMiddleware" in text
