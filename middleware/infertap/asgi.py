@@ -18,6 +18,7 @@ from infertap.build import prepare_or_idle
 from infertap.capture import Capture, snapshot
 from infertap.config import Config
 from infertap.lifespan import Lifespan
+from infertap.outer import comes_from_sidecar, incoming_context, without_marker
 from infertap.pipeline import Idle, Pipeline
 from infertap.record import EndReason, Headers, TraceIds, request_id
 from infertap.trace import ServerSpan, context_with, span_in, text_of
@@ -78,6 +79,9 @@ class InferenceMiddleware:
             pipeline = self._pipeline or self._first_request()
             if pipeline is not None:
                 outer = scope.setdefault(SCOPE_KEY, pipeline)
+                if pipeline.outer_secret is not None and comes_from_sidecar(scope, pipeline.outer_secret):
+                    await self._leave_to_sidecar(pipeline, scope, receive, send)
+                    return
                 if pipeline.records(scope["path"]) and not _recorded_already(scope, outer, pipeline):
                     await self._record(pipeline, scope, receive, send)
                     return
@@ -124,6 +128,22 @@ class InferenceMiddleware:
             if tap is not None:
                 tap.app_raised(error)
             raise
+        finally:
+            if token is not None:
+                otel_context.detach(token)
+
+    async def _leave_to_sidecar(self, pipeline: Pipeline, scope: Scope, receive: Receive, send: Send) -> None:
+        """The sidecar in front writes row and server span; here, children only find their parent."""
+        token = None
+        inner = scope
+        try:
+            context = incoming_context(pipeline, scope["headers"])
+            inner = without_marker(scope)
+            token = otel_context.attach(context)
+        except Exception as error:
+            pipeline.capture_failed(error)
+        try:
+            await self.app(inner, receive, send)
         finally:
             if token is not None:
                 otel_context.detach(token)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _SEGMENT_AGE_S_MAX = 5.0
 _MEMORY_SHARE = 8
+_SPAN_SHARE, _RECEIVER_SPAN_SHARE = 0.25, 1.0
 
 
 def prepare(config: Config | None = None) -> Pipeline | Idle:
@@ -73,8 +74,8 @@ def _idle(problems: Sequence[str]) -> Idle:
     return Idle(lambda: EventLog().not_recording(problems))
 
 
-def build_pipeline(config: Config, choice: Choice, log: EventLog) -> Pipeline:
-    """The pipeline of one process."""
+def build_pipeline(config: Config, choice: Choice, log: EventLog, *, receives: bool = False) -> Pipeline:
+    """The pipeline of one process. `receives`: it takes the spans of others, and no request passes through it."""
     clock = SystemClock()
     resource = dict(Resource.create().attributes)
     service_name = str(resource.get("service.name", "unknown_service"))
@@ -101,7 +102,7 @@ def build_pipeline(config: Config, choice: Choice, log: EventLog) -> Pipeline:
     )
     return Pipeline(
         choice,
-        _pipeline_settings(config),
+        _pipeline_settings(config, receives=receives),
         assembler=Assembler(_assembly_settings(config, service_name, trace)),
         writer=writer,
         delivery=delivery,
@@ -144,7 +145,7 @@ def build_destinations(settings: DrainerSettings) -> "list[Destination]":
     return destinations
 
 
-def _pipeline_settings(config: Config) -> PipelineSettings:
+def _pipeline_settings(config: Config, *, receives: bool) -> PipelineSettings:
     header = config.request_id_header
     return PipelineSettings(
         content=config.content,
@@ -156,6 +157,8 @@ def _pipeline_settings(config: Config) -> PipelineSettings:
         exclude_paths=config.exclude_paths,
         request_id_header=header.lower().encode() if header is not None else None,
         span_excluded=_span_excluded(os.environ),
+        outer_secret=config.outer_secret.encode() if config.outer_secret is not None else None,
+        span_share=_RECEIVER_SPAN_SHARE if receives else _SPAN_SHARE,
     )
 
 
