@@ -93,13 +93,20 @@ def start(
             port = free_port()
             where = folder or tmp_path
             command = [*_COMMANDS[server](port), *arguments]
-            process = Process(command, {**environment, "PYTHONPATH": str(APPS), **(env or {})}, where, port, probe)
+            process = Process(
+                command, {**environment, "PYTHONPATH": _python_path(environment), **(env or {})}, where, port, probe
+            )
             stack.callback(process.kill)
             if probe is not None:
                 process.wait_ready()
             return process
 
         yield run
+
+
+def _python_path(environment: dict[str, str]) -> str:
+    """The apps, before what the caller had: a checkout that is tested without being installed, for example."""
+    return os.pathsep.join([str(APPS), *filter(None, [environment.get("PYTHONPATH")])])
 
 
 _BIN = Path(sys.executable).parent
