@@ -23,6 +23,8 @@ async def app(scope: dict[str, Any], receive: Callable[[], Any], send: Callable[
     with start_span("retrieve") as span:
         span.set_attribute("documents", [f"document {number}" for number in range(100)])
         span.set_attribute("text", "é" * 50_000)
+        for part in range(4):
+            span.set_attribute(f"part {part}", "p" * 20_000)
         span.set_attribute("n" * 300, 1)
         span.set_inputs({"messages": [{"role": "user", "content": "x" * 3000}]})
         span.set_outputs({"size": len(body)})
