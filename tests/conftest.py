@@ -13,8 +13,8 @@ import pytest
 
 _CLIENT = Path(__file__).parent / "receivers" / "client.py"
 _VENDOR_NAMES = (
-    "otlp.datadoghq.eu", "otlp.eu01.nr-data.net", "ingest.eu2.signoz.cloud", "ingest.us1.observability.splunkcloud.com",
-    "otlp-gateway-prod-eu-west-2.grafana.net", "ingest.lightstep.com",
+    "otlp.datadoghq.eu", "otlp.eu01.nr-data.net", "otlp.nr-data.net", "ingest.eu2.signoz.cloud",
+    "ingest.us1.observability.splunkcloud.com", "otlp-gateway-prod-eu-west-2.grafana.net", "ingest.lightstep.com",
 )  # fmt: skip
 
 

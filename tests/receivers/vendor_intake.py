@@ -70,6 +70,8 @@ VENDORS = {
     "ingest.lightstep.com": Vendor("servicenow", "grpc", "lightstep-access-token"),
 }  # fmt: skip
 
+VENDORS["otlp.nr-data.net"] = VENDORS["otlp.eu01.nr-data.net"]
+
 
 def refusal(vendor: Vendor, request: Any) -> str | None:
     """Which documented limit the request is over."""
