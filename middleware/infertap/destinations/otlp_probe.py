@@ -11,6 +11,8 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from infertap.destinations.otlp_exporters import Answer, Verdict, connect, shown
+from infertap.destinations.otlp_headers_file import HeadersFile
+from infertap.errors import RetryableError
 from infertap.targets import OtlpTarget
 
 _LOOK_TIMEOUT_S = 2.0
@@ -55,7 +57,10 @@ class ProbeResult:
 def probe(target: OtlpTarget) -> ProbeResult:
     """Send an empty request as the destination would. Takes at most the target's timeout and some seconds."""
     try:
+        target = HeadersFile(target).current()
         export = connect(target)
+    except RetryableError as error:
+        return ProbeResult(False, str(error), "it must hold one name=value a line")
     except OSError as error:
         return ProbeResult(False, "a certificate or key cannot be read", f"{error.strerror}: {error.filename}")
     except ValueError:
@@ -165,6 +170,10 @@ def _fix_tls(target: OtlpTarget, answer: Answer) -> str:
 
 def _fix_credentials(target: OtlpTarget) -> str:
     names = ", ".join(sorted(target.headers))
+    if target.advice:
+        return f"{target.advice}; the names sent are: {names}"
+    if target.headers_file is not None:
+        return f"correct the headers in {target.headers_file}; the names sent are: {names}"
     return f"correct {_HEADERS}; " + (f"the names sent are: {names}" if names else "no header is set")
 
 

@@ -381,12 +381,27 @@ def test_span_too_large_alone_goes_without_its_bodies(otlp_receiver: Any, destin
     assert small["attributes"]["output.value"] == "answer 1"
 
 
-def test_span_too_large_without_bodies_is_lost(otlp_receiver: Any, destination: Any) -> None:
-    """What is too large even without bodies is counted, and the rest is delivered."""
+def test_span_too_large_without_bodies_gives_up_its_largest_attributes(otlp_receiver: Any, destination: Any) -> None:
+    """A span is not lost for its size: it goes again, half as large, and says what it lacks."""
     otlp_receiver.behave(request_bytes_max=5_000)
     requests = (request_payload(0, path="/" + "x" * 6_000), request_payload(1))
-    receipt = destination("http/protobuf").deliver([segment(requests=requests)], {})
-    assert outcomes_of(receipt) == {("written", ""): 1, ("lost", "rejected"): 1}
+    spans = (span_payload(7, attributes={"huge": "y" * 9_000, "small": 1}),)
+    receipt = destination("http/protobuf").deliver([segment(requests=requests, spans=spans)], {})
+    assert outcomes_of(receipt) == {("written", ""): 2}
+    by_id = {span["span_id"]: span["attributes"] for span in otlp_receiver.spans}
+    assert by_id[f"{1:016x}"]["infertap.request_id"] == "id-0"
+    assert "url.path" in by_id[f"{1:016x}"]["infertap.withheld_attributes"]
+    assert by_id[f"{8:016x}"] == {
+        "small": 1, "infertap.withheld": "platform_limit", "infertap.withheld_attributes": ["huge"],
+    }  # fmt: skip
+
+
+def test_receiver_that_takes_no_span_of_any_size_loses_it_counted(otlp_receiver: Any, destination: Any) -> None:
+    """Halving ends: a span that is refused at its smallest is counted as rejected, and nothing is held up."""
+    otlp_receiver.behave(request_bytes_max=100)
+    receipt = destination("http/protobuf").deliver([segment(requests=(request_payload(0),))], {})
+    assert outcomes_of(receipt) == {("lost", "rejected"): 1}
+    assert len(otlp_receiver.requests) < 12
 
 
 @pytest.mark.parametrize(
