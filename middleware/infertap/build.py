@@ -21,6 +21,7 @@ from infertap.drain.settings import DrainerSettings
 from infertap.drain.thread import ThreadDrainer
 from infertap.errors import ConfigError, OtelConfigError
 from infertap.events import EventLog
+from infertap.joining.joining import JoiningSettings
 from infertap.otel_env import OtelEnvironment
 from infertap.pipeline import Idle, Pipeline, PipelineSettings
 from infertap.processors.assemble import Assembler, AssemblySettings
@@ -95,6 +96,7 @@ def build_pipeline(config: Config, choice: Choice, log: EventLog) -> Pipeline:
         delivery=delivery,
         at_end=lambda: thread.close(deadline_s=config.drain_s),
         trace=trace,
+        joining=JoiningSettings(choice.kind, _texts(resource), config.install_tracer_provider),
         clock=clock,
         log=log,
     )
@@ -144,6 +146,7 @@ def _pipeline_settings(config: Config) -> PipelineSettings:
         exclude_paths=config.exclude_paths,
         request_id_header=header.lower().encode() if header is not None else None,
         span_excluded=_span_excluded(os.environ),
+        server_span=config.server_span,
     )
 
 

@@ -29,6 +29,10 @@ class EventLog:
         if conflict is not None:
             logger.warning("%s", conflict)
 
+    def warn(self, line: str) -> None:
+        """A line at WARNING that its sender says once."""
+        _logger().warning("%s", line)
+
     def not_recording(self, problems: Sequence[str]) -> None:
         """Wrong settings where a start cannot be refused."""
         _logger().error("infertap records nothing, because its settings are wrong:\n%s", "\n".join(problems))

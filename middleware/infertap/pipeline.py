@@ -24,6 +24,7 @@ from infertap.choice import Choice
 from infertap.clock import Clock
 from infertap.errors import SpoolError
 from infertap.events import EventLog
+from infertap.joining.joining import Joining, JoiningSettings
 from infertap.paths import PathFilter
 from infertap.processors.assemble import Assembler
 from infertap.record import Exchange, LossCause, PendingSpan
@@ -78,6 +79,7 @@ class PipelineSettings:
     exclude_paths: tuple[str, ...]
     request_id_header: bytes | None
     span_excluded: Callable[[Mapping[str, Any]], bool] | None
+    server_span: str = "light"
 
 
 class Idle:
@@ -117,12 +119,14 @@ class Pipeline:
         delivery: Delivery,
         at_end: Callable[[], None],
         trace: TraceSettings,
+        joining: JoiningSettings,
         clock: Clock,
         log: EventLog,
     ) -> None:
         self.choice = choice
         self.settings = settings
         self.trace = trace
+        self.joining = Joining(self, joining, log.warn)
         self.budget = ByteBudget(settings.queue_bytes_max)
         self.limits = CaptureLimits(settings.capture_bytes_max)
         self.records = PathFilter(settings.include_paths, settings.exclude_paths).records
@@ -226,15 +230,18 @@ class Pipeline:
         if thread is None:
             return
         atexit.unregister(self.stop)
+        finish_flush = self.joining.begin_flush(self.settings.drain_s)
         self._stopping = True
         self._wake.set()
         thread.join(self.settings.drain_s + _READY_S_MAX)
+        finish_flush()
 
     # The worker's side.
 
     def _run(self) -> None:
         self._log.starting(self.choice.start_line(self.settings.content), self.choice.warnings, self.choice.conflict)
         self._open()
+        self.joining.look()
         self._ready.set()
         next_tick = 0.0
         while not self._stopping:
@@ -275,6 +282,7 @@ class Pipeline:
             dropped, self._queue_full = self._queue_full, 0
             self._log.queue_full(dropped)
         self._delivery.tick()
+        self.joining.look()
 
     def _spool_queue(self) -> None:
         """Everything that waits, in groups; each group is durable before the next is begun."""

@@ -25,14 +25,15 @@ MAY_IMPORT = {
     "processors": {"processors", "protocols", "record", "trace", "trace_context", "errors"},
     "protocols": {"protocols", "record", "errors"},
     "events": set(),
+    "joining": {"joining", "record", "trace", "trace_context"},
     "spool": {"_version", "clock", "errors", "record", "spool"},
     "tables": {"_version", "clock", "errors", "record", "tables", "targets"},
     "destinations": {"_version", "clock", "destinations", "errors", "record", "spool", "tables", "targets"},
     "drain": {"_version", "build", "clock", "destinations", "drain", "errors", "record", "spool", "targets"},
-    "pipeline": REQUEST_PATH | {"choice", "drain", "events", "spool"},
+    "pipeline": REQUEST_PATH | {"choice", "drain", "events", "joining", "spool"},
     "metrics": LEAVES | {"choice", "spool"},
     "lifespan": {"build", "config", "errors", "pipeline"},
-    "asgi": REQUEST_PATH | {"build", "config", "lifespan", "pipeline"},
+    "asgi": REQUEST_PATH | {"build", "config", "joining", "lifespan", "pipeline"},
 }
 HEAVY = ("arro3", "deltalake", "google.protobuf", "grpc", "opentelemetry.exporter", "opentelemetry.proto", "pyarrow")
 HEAVY_ROOMS = {"destinations", "tables"}
