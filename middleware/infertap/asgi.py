@@ -19,9 +19,10 @@ from infertap.capture import Capture, snapshot
 from infertap.config import Config
 from infertap.joining.official import official_server_span
 from infertap.lifespan import Lifespan
+from infertap.outer import comes_from_sidecar, incoming_context, without_marker
 from infertap.pipeline import Idle, Pipeline
 from infertap.record import EndReason, Headers, TraceIds, request_id
-from infertap.trace import ServerSpan, context_with, span_in, text_of
+from infertap.trace import ServerSpan, context_with, current_server_span, span_in, text_of
 from infertap.trace_context import random_bits
 
 Scope = MutableMapping[str, Any]
@@ -80,6 +81,9 @@ class InferenceMiddleware:
             pipeline = self._pipeline or self._first_request()
             if pipeline is not None:
                 scope.setdefault(SCOPE_KEY, pipeline)
+                if pipeline.outer_secret is not None and comes_from_sidecar(scope, pipeline.outer_secret):
+                    await self._leave_to_sidecar(pipeline, scope, receive, send)
+                    return
                 if pipeline.records(scope["path"]):
                     if self._official is not None and _may_make_span(pipeline, scope):
                         await self._official(scope, receive, send)
@@ -142,6 +146,27 @@ class InferenceMiddleware:
             if tap is not None:
                 tap.app_raised(error)
             raise
+        finally:
+            if token is not None:
+                otel_context.detach(token)
+            if joined is not None:
+                joined.leave()
+
+    async def _leave_to_sidecar(self, pipeline: Pipeline, scope: Scope, receive: Receive, send: Send) -> None:
+        """The sidecar in front writes row and server span; here, children only find their parent."""
+        token = joined = None
+        inner = scope
+        try:
+            context = incoming_context(pipeline, scope["headers"])
+            inner = without_marker(scope)
+            outer = current_server_span(context)
+            if outer is not None and pipeline.joining.active:
+                joined = pipeline.joining.enter(outer, inner)
+            token = otel_context.attach(context)
+        except Exception as error:
+            pipeline.capture_failed(error)
+        try:
+            await self.app(inner, receive, send)
         finally:
             if token is not None:
                 otel_context.detach(token)

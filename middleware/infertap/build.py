@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from infertap.destinations.protocol import Destination
 
 _SEGMENT_AGE_S_MAX = 5.0
+_SPAN_SHARE, _RECEIVER_SPAN_SHARE = 0.25, 1.0
 
 
 def prepare(config: Config | None = None) -> Pipeline | Idle:
@@ -62,8 +63,8 @@ def prepare_or_idle(config: Config | None) -> Pipeline | Idle:
         return Idle(lambda: EventLog().not_recording(problems))
 
 
-def build_pipeline(config: Config, choice: Choice, log: EventLog) -> Pipeline:
-    """The pipeline of one process."""
+def build_pipeline(config: Config, choice: Choice, log: EventLog, *, receives: bool = False) -> Pipeline:
+    """The pipeline of one process. `receives`: it takes the spans of others, and no request passes through it."""
     clock = SystemClock()
     resource = dict(Resource.create().attributes)
     service_name = str(resource.get("service.name", "unknown_service"))
@@ -90,7 +91,7 @@ def build_pipeline(config: Config, choice: Choice, log: EventLog) -> Pipeline:
     )
     return Pipeline(
         choice,
-        _pipeline_settings(config),
+        _pipeline_settings(config, receives=receives),
         assembler=Assembler(_assembly_settings(config, service_name, trace)),
         writer=writer,
         delivery=delivery,
@@ -134,7 +135,7 @@ def build_destinations(settings: DrainerSettings) -> "list[Destination]":
     return destinations
 
 
-def _pipeline_settings(config: Config) -> PipelineSettings:
+def _pipeline_settings(config: Config, *, receives: bool) -> PipelineSettings:
     header = config.request_id_header
     return PipelineSettings(
         content=config.content,
@@ -147,6 +148,8 @@ def _pipeline_settings(config: Config) -> PipelineSettings:
         request_id_header=header.lower().encode() if header is not None else None,
         span_excluded=_span_excluded(os.environ),
         server_span=config.server_span,
+        outer_secret=config.outer_secret.encode() if config.outer_secret is not None else None,
+        span_share=_RECEIVER_SPAN_SHARE if receives else _SPAN_SHARE,
     )
 
 

@@ -39,6 +39,9 @@ SIDECAR_SETTINGS = frozenset(
         "upstream_read_timeout_s",
         "upstream_host_header",
         "connection_drain_s",
+        "otlp_http",
+        "otlp_grpc",
+        "otlp_bytes_max",
     }
 )
 """Names that only `infertap serve` knows; inside an app their variables are no mistake."""
@@ -48,6 +51,7 @@ _URI_SCHEMES = (
     "uc", "lakefs", "r2",
 )  # fmt: skip
 
+_SECRET = re.compile(r"[!-~]{16,1024}")
 _SIZE = re.compile(r"(\d+)\s*(B|KIB|MIB|GIB|TIB)?", re.IGNORECASE)
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
@@ -94,7 +98,7 @@ DEFAULT_CAPTURE_HEADERS = (
     "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
 )  # fmt: skip
 
-_PLANNED = ("platform", "payload_store", "require_destination", "sample_rate", "sample_rules", "worker", "outer_secret")
+_PLANNED = ("platform", "payload_store", "require_destination", "sample_rate", "sample_rules", "worker")
 """Settings that the documentation announces; giving one today stops the start instead of being ignored."""
 
 _NOT_BUILT: Mapping[str, tuple[object, ...]] = {
@@ -154,6 +158,11 @@ class Config(BaseModel):
     served_entity_id: str | None = Field(None, description="Column served_entity_id; default: the service name.")
     request_id_header: str | None = Field(None, description="Response header that tells the caller the row's id.")
     requester_header: str | None = Field(None, description="Request header whose value fills the column requester.")
+    outer_secret: str | None = Field(
+        None,
+        description="What a sidecar and the middleware behind it both know, so that only the sidecar writes the row.",
+        repr=False,
+    )
     include_paths: Names = Field((), description="Globs; where given, only these paths are recorded.")
     exclude_paths: Names = Field(DEFAULT_EXCLUDE_PATHS, description="Globs of paths that are not recorded.")
     capture_headers: Names = Field(DEFAULT_CAPTURE_HEADERS, description="Headers that are stored; all others are not.")
@@ -205,6 +214,8 @@ class Config(BaseModel):
             problems.append("inline_bytes_max must not be larger than capture_bytes_max")
         if self.segment_bytes_max > self.spool_bytes_max:
             problems.append("segment_bytes_max must not be larger than spool_bytes_max")
+        if self.outer_secret is not None and not _SECRET.fullmatch(self.outer_secret):
+            problems.append("outer_secret: expected at least 16 visible ASCII characters (its text is not shown)")
         scheme, separator, _ = self.tables.partition("://")
         if separator and scheme.lower() not in _URI_SCHEMES:
             problems.append(f"tables: unknown scheme {scheme!r}; known are {', '.join(_URI_SCHEMES)}, or a plain path")

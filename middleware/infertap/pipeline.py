@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -24,10 +24,11 @@ from infertap.choice import Choice
 from infertap.clock import Clock
 from infertap.errors import SpoolError
 from infertap.events import EventLog
+from infertap.handover import Fate, SpanBatch
 from infertap.joining.joining import Joining, JoiningSettings
 from infertap.paths import PathFilter
 from infertap.processors.assemble import Assembler
-from infertap.record import Exchange, LossCause, PendingSpan
+from infertap.record import Exchange, InferenceRecord, LossCause, PendingSpan
 from infertap.spool.frames import Kind
 from infertap.spool.page import FINISHED, OLDEST_UNSPOOLED_NS, QUEUE_BYTES, SEEN
 from infertap.spool.writer import SpoolWriter
@@ -35,8 +36,6 @@ from infertap.trace_context import TraceSettings
 
 RECORD_BYTES = 2 << 10
 """What a record without its bodies is taken to hold in memory: headers, tuples, strings."""
-_SPAN_SHARE = 4
-"""The app's own spans may hold this part of `queue_bytes_max`, beside the requests' bodies."""
 _GROUP_RECORDS_MAX = 256
 _GROUP_BYTES_MAX = 4 << 20
 _YIELD_AFTER_S = 100e-6
@@ -80,6 +79,10 @@ class PipelineSettings:
     request_id_header: bytes | None
     span_excluded: Callable[[Mapping[str, Any]], bool] | None
     server_span: str = "light"
+    outer_secret: bytes | None = None
+    """With this value in `x-infertap-outer`, a sidecar in front says that it writes the row."""
+    span_share: float = 0.25
+    """The part of `queue_bytes_max` that spans may hold, beside the requests' bodies."""
 
 
 class Idle:
@@ -131,11 +134,12 @@ class Pipeline:
         self.limits = CaptureLimits(settings.capture_bytes_max)
         self.records = PathFilter(settings.include_paths, settings.exclude_paths).records
         self.request_id_header = settings.request_id_header
+        self.outer_secret = settings.outer_secret
         self.background_failures = 0
         self.spans_dropped = 0
         self._span_lock = threading.Lock()
         self._span_bytes = 0
-        self._span_bytes_max = settings.queue_bytes_max // _SPAN_SHARE
+        self.span_bytes_max = int(settings.queue_bytes_max * settings.span_share)
         self._assembler = assembler
         self._writer = writer
         self._delivery = delivery
@@ -144,7 +148,7 @@ class Pipeline:
         self._log = log
         self._counters = writer.counters
         self._slots_made = writer.slots_made
-        self._queue: deque[Exchange | PendingSpan | _Barrier] = deque()
+        self._queue: deque[_Item] = deque()
         self._sequence_no = 0
         self._kept = 0
         self._queue_full = 0
@@ -175,14 +179,31 @@ class Pipeline:
         self._queue_full += 1
         self._writer.ledger.lose(exchange.started_at_ns // _MINUTE_NS, LossCause.QUEUE_FULL)
 
-    def submit_span(self, span: PendingSpan) -> None:
-        """Take a finished child span; drop it, counted, where there is no room. Any thread."""
+    def submit_span(self, span: PendingSpan) -> bool:
+        """Take a finished child span; drop it, counted, where there is no room. Any thread. Whether it was taken."""
         with self._span_lock:
-            if self._span_bytes + span.held_bytes > self._span_bytes_max:
+            if self._span_bytes + span.held_bytes > self.span_bytes_max:
                 self.spans_dropped += 1
-                return
+                return False
             self._span_bytes += span.held_bytes
         self._queue.append(span)
+        return True
+
+    def submit_batch(self, batch: SpanBatch) -> bool:
+        """Take all spans of another process, or none where there is no room. Any thread.
+
+        The batch hears on the worker thread what became of each.
+        """
+        with self._span_lock:
+            if self._stopping or self._span_bytes + batch.held_bytes > self.span_bytes_max:
+                return False
+            self._span_bytes += batch.held_bytes
+            requests = sum(offered.is_request for offered in batch.spans)
+            self._counters[SEEN] += requests
+            self._counters[FINISHED] += requests
+        self._queue.extend(_Handed(batch, index) for index in range(len(batch.spans)))
+        self._wake.set()
+        return True
 
     def when_durable(self, callback: Callable[[bool], None]) -> None:
         """Call back, on the worker thread, once everything submitted until now is on the disk.
@@ -300,57 +321,70 @@ class Pipeline:
             if isinstance(item, _Barrier):
                 group.barriers.append(item)
                 continue
-            self._take(item, group)
+            fate = self._take(item, group)
+            if isinstance(item, _Handed):
+                group.handed.append((item, fate))
             if time.perf_counter() - yielded_s > _YIELD_AFTER_S:
                 _yield_lock()
                 yielded_s = time.perf_counter()
-        self._writer.append(group.frames, minutes=group.minutes)
-        durable = self._flush()
-        self.budget.release(group.released_bytes)
+        durable = False
+        try:
+            self._writer.append(group.frames, minutes=group.minutes)
+            durable = self._flush()
+        finally:
+            # Whatever happened, nobody waits for ever.
+            self.budget.release(group.released_bytes)
+            for barrier in group.barriers:
+                barrier.callback(durable and group.whole)
+            for handed, fate in group.handed:
+                handed.batch.settle(handed.place, fate if durable or fate is not Fate.SPOOLED else Fate.LOST)
         if durable:
             self._kept += len(group.minutes)
-        for barrier in group.barriers:
-            barrier.callback(durable and group.whole)
 
-    def _take(self, item: Exchange | PendingSpan, group: "_Group") -> None:
+    def _take(self, item: "Exchange | PendingSpan | _Handed", group: "_Group") -> Fate:
+        fate = Fate.SPOOLED
         try:
-            frame = self._frame(item, group.minutes)
+            if self._spool_full:
+                fate = Fate.LOST
+                self._lose(item, LossCause.SPOOL_FULL)
+            else:
+                for frame in self._frames(item, group.minutes):
+                    group.frames.append(frame)
+                    group.size_bytes += len(frame[1])
         except Exception as error:
-            frame = None
-            self._failed(item, error)
-        if frame is None:
-            group.whole = False
-        else:
-            group.frames.append(frame)
-            group.size_bytes += len(frame[1])
+            fate = Fate.UNBUILDABLE
+            self._log.record_failed(error)
+            self._lose(item, LossCause.WORKER_ERROR)
+        group.whole = group.whole and fate is Fate.SPOOLED
         if isinstance(item, Exchange):
             group.released_bytes += RECORD_BYTES + item.granted_bytes
         else:
             with self._span_lock:
                 self._span_bytes -= item.held_bytes
+        return fate
 
-    def _frame(self, item: Exchange | PendingSpan, minutes: list[int]) -> tuple[Kind, bytes] | None:
-        if self._spool_full:
-            if isinstance(item, Exchange):
-                self._writer.ledger.lose(item.started_at_ns // _MINUTE_NS, LossCause.SPOOL_FULL)
-            return None
-        return self._request_frame(item, minutes) if isinstance(item, Exchange) else self._span_frame(item)
+    def _frames(self, item: "Exchange | PendingSpan | _Handed", minutes: list[int]) -> Sequence[tuple[Kind, bytes]]:
+        if isinstance(item, Exchange):
+            return [self._request_frame(self._assembler.record(item), item.started_at_ns, minutes)]
+        if isinstance(item, _Handed) and item.is_request:
+            record, span = self._assembler.request_span(item.span)
+            # The span first: where it cannot be packed, there shall be no row either.
+            packed = (Kind.SPAN, _packed(span.to_payload()))
+            return [self._request_frame(record, item.start_ns, minutes), packed]
+        span = self._assembler.span(item.span if isinstance(item, _Handed) else item)
+        return [(Kind.SPAN, _packed(span.to_payload()))]
 
-    def _request_frame(self, exchange: Exchange, minutes: list[int]) -> tuple[Kind, bytes]:
-        record = self._assembler.record(exchange)
+    def _request_frame(self, record: InferenceRecord, started_ns: int, minutes: list[int]) -> tuple[Kind, bytes]:
         record.sequence_no = self._sequence_no + 1
         frame = (Kind.REQUEST, _packed(record.to_payload()))
         self._sequence_no += 1
-        minutes.append(exchange.started_at_ns // _MINUTE_NS)
+        minutes.append(started_ns // _MINUTE_NS)
         return frame
 
-    def _span_frame(self, span: PendingSpan) -> tuple[Kind, bytes]:
-        return (Kind.SPAN, _packed(self._assembler.span(span).to_payload()))
-
-    def _failed(self, item: Exchange | PendingSpan, error: Exception) -> None:
-        self._log.record_failed(error)
-        if isinstance(item, Exchange):
-            self._writer.ledger.lose(item.started_at_ns // _MINUTE_NS, LossCause.WORKER_ERROR)
+    def _lose(self, item: "Exchange | PendingSpan | _Handed", cause: LossCause) -> None:
+        """Book a request that will have no row; spans alone are not in the ledger."""
+        if isinstance(item, Exchange) or (isinstance(item, _Handed) and item.is_request):
+            self._writer.ledger.lose(_arrival_ns(item) // _MINUTE_NS, cause)
 
     def _flush(self) -> bool:
         """Whether what was appended is durable now."""
@@ -385,6 +419,32 @@ class _Barrier(NamedTuple):
     callback: Callable[[bool], None]
 
 
+class _Handed(NamedTuple):
+    """One span of another process's batch."""
+
+    batch: SpanBatch
+    place: int
+
+    @property
+    def span(self) -> PendingSpan:
+        return self.batch.spans[self.place].span
+
+    @property
+    def is_request(self) -> bool:
+        return self.batch.spans[self.place].is_request
+
+    @property
+    def held_bytes(self) -> int:
+        return self.span.held_bytes
+
+    @property
+    def start_ns(self) -> int:
+        return self.span.start_ns
+
+
+_Item = Exchange | PendingSpan | _Handed | _Barrier
+
+
 @dataclass(slots=True)
 class _Group:
     """What goes to the disk together."""
@@ -392,12 +452,13 @@ class _Group:
     frames: list[tuple[Kind, bytes]] = field(default_factory=list)
     minutes: list[int] = field(default_factory=list)
     barriers: list[_Barrier] = field(default_factory=list)
+    handed: list[tuple[_Handed, Fate]] = field(default_factory=list)
     size_bytes: int = 0
     released_bytes: int = 0
     whole: bool = True
 
 
-def _arrival_ns(item: Exchange | PendingSpan | _Barrier) -> int:
+def _arrival_ns(item: _Item) -> int:
     if isinstance(item, _Barrier):
         return 0
     return item.started_at_ns if isinstance(item, Exchange) else item.start_ns

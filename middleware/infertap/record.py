@@ -188,8 +188,9 @@ class ServerSpanFacts:
 class InferenceRecord:
     """One row of the table `inference`, and the facts of its server span. Field names are column names.
 
-    The columns that the drainer fills are not here: `request_date` from `request_time`; `service_name`, `instance`,
-    `resource`, `schema_version` and `infertap_version` from the segment's OPEN frame; `spool_id` and `segment_no`.
+    The columns that the drainer fills are not here: `request_date` from `request_time`; `schema_version` and
+    `infertap_version` from the segment's OPEN frame; `spool_id` and `segment_no`. `service_name`, `instance` and
+    `resource` come from that frame, too, unless the record is another process's and names its own.
     """
 
     request_id: str
@@ -247,6 +248,9 @@ class InferenceRecord:
     redacted_count: int = 0
     sample_rule: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    service_name: str | None = None
+    instance: str | None = None
+    resource: dict[str, str] | None = None
     span: ServerSpanFacts | None = None
     """None where the request's span was not sampled: there is a row then, and no span."""
 
@@ -310,6 +314,14 @@ class PendingSpan(Protocol):
 
     def raw(self) -> SpanRecord:
         """The span with raw content. Called once, on the worker."""
+
+
+class OfferedSpan(NamedTuple):
+    """A finished span that another process handed over."""
+
+    span: PendingSpan
+    is_request: bool
+    """Whether it stands for a whole request, and so becomes a row of `inference` as well."""
 
 
 def _compact(record: InferenceRecord | ServerSpanFacts | SpanRecord) -> dict[str, Any]:

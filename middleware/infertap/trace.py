@@ -41,8 +41,8 @@ _OUTPUT_KEYS = ("output.value", "output.mime_type")
 class SpanSink(Protocol):
     """Takes finished child spans; never blocks, never raises."""
 
-    def submit_span(self, span: PendingSpan) -> None:
-        """Queue a finished span for the worker."""
+    def submit_span(self, span: PendingSpan) -> bool:
+        """Queue a finished span for the worker; false where there is no room for it."""
 
 
 class ServerSpan(Span):
@@ -70,7 +70,7 @@ class ServerSpan(Span):
         """Either `ids`, or what `derive_ids` makes them from. `started_at_ns` and `bits` also name the request."""
         self.sink = sink
         self.ids = ids
-        self.request_key = (started_at_ns, bits)
+        self.request_key: tuple[int, int] | None = (started_at_ns, bits)
         self._origin = (traceparent, bits, sampler)
 
     @property
@@ -166,6 +166,17 @@ class ServerSpan(Span):
         )
 
 
+class OuterSpan(ServerSpan):
+    """Stands for the server span that a sidecar in front makes: a parent for children, and nothing that is kept."""
+
+    closed = True
+
+    def __init__(self, sink: SpanSink, ids: TraceIds) -> None:
+        super().__init__(sink, ids)
+        # The row is the sidecar's, and its id is not known here.
+        self.request_key = None
+
+
 _SERVER_SPAN = otel_context.create_key("infertap-server-span")
 _request_span: ContextVar["ServerSpan | None"] = ContextVar("infertap_request_span", default=None)
 """The same again, set where others make spans, too: FastAPI, Starlette and MLflow put contexts of their own in the
@@ -227,7 +238,7 @@ def annotate(**tags: object) -> None:
 class ChildSpan(ServerSpan):
     """A span of the app made by `start_span`; becomes a row of `spans`, or an OTLP span, when it ends."""
 
-    def __init__(self, name: str, sink: SpanSink, ids: TraceIds, request_key: tuple[int, int]) -> None:
+    def __init__(self, name: str, sink: SpanSink, ids: TraceIds, request_key: tuple[int, int] | None) -> None:
         # Not the parent's constructor: a child always has its ids.
         self.sink = sink
         self.ids = ids
@@ -293,7 +304,7 @@ class ChildSpan(ServerSpan):
             ],
             status=list(facts.status) if facts.status else None,
             scope_name="infertap",
-            request_id=request_id(*self.request_key),
+            request_id=request_id(*self.request_key) if self.request_key is not None else None,
         )
 
 
@@ -324,8 +335,8 @@ def exception_attributes(error: BaseException) -> dict[str, str]:
 class _Discard:
     """The sink of spans started outside a recorded request."""
 
-    def submit_span(self, span: PendingSpan) -> None:  # noqa: ARG002 - part of the interface
-        return
+    def submit_span(self, span: PendingSpan) -> bool:  # noqa: ARG002 - part of the interface
+        return False
 
 
 _DISCARD = _Discard()

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from infertap_sidecar import logs
 from infertap_sidecar.address import bound, listen
 from infertap_sidecar.admin import admin_app
 from infertap_sidecar.failure_log import FailureLog
+from infertap_sidecar.own_endpoint import refuse_own_endpoint, unset_own_endpoints
 from infertap_sidecar.places import writable
 from infertap_sidecar.proxy import ReverseProxy
 from infertap_sidecar.servers import ServerPair, make_server
 from infertap_sidecar.settings import ServeConfig
+from infertap_sidecar.supervisor import ReceiverProcess, StopsReceiver, receiver_process
 from infertap_sidecar.upstream.httpx_client import HttpxUpstream
 
 logger = logging.getLogger("infertap.sidecar")
@@ -33,8 +36,12 @@ def serve(config: ServeConfig) -> int:
     Raises:
         ConfigError: `OTEL_*` says something that cannot work. Nothing has been started then.
     """
+    warnings = unset_own_endpoints(os.environ, config.receiver_addresses)
     choice = choose(config, OtelEnvironment.read(os.environ), cwd=Path.cwd())
+    refuse_own_endpoint(choice, config.receiver_addresses)
     logs.configure(config.log_format)
+    for warning in warnings:
+        logger.warning("%s", warning)
     try:
         listener = listen(config.listen_address)
         admin_listener = listen(config.admin_address)
@@ -50,15 +57,44 @@ def serve(config: ServeConfig) -> int:
             "listening on %s for %s; operator's port %s", bound(listener), config.upstream, bound(admin_listener)
         )
 
-    middleware = InferenceMiddleware(_proxy(config), config=config)
+    # The sidecar is the outermost: nobody can tell it that a request is recorded already.
+    middleware = InferenceMiddleware(_proxy(config), config=config.model_copy(update={"outer_secret": None}))
     health = _Health(middleware, choice)
+    receiver = _receiver(config, choice)
     pair = ServerPair(
-        make_server(middleware, grace_s=config.connection_drain_s, on_started=started),
+        make_server(
+            middleware if receiver is None else StopsReceiver(middleware, receiver),
+            grace_s=config.connection_drain_s,
+            on_started=started,
+        ),
         make_server(admin_app(health, MetricsApp(choice)), grace_s=1.0),
     )
     health.stopping = lambda: pair.stopping
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return 0 if runner.run(pair.run(listener, admin_listener)) else 1
+        return 0 if runner.run(_run(pair, receiver, listener, admin_listener)) else 1
+
+
+async def _run(
+    pair: ServerPair, receiver: ReceiverProcess | None, listener: socket.socket, admin_listener: socket.socket
+) -> bool:
+    if receiver is None:
+        return await pair.run(listener, admin_listener)
+    if not await receiver.start():
+        logger.error("the OTLP receiver cannot start")
+        return False
+    try:
+        return await pair.run(listener, admin_listener)
+    finally:
+        await receiver.stopped()
+
+
+def _receiver(config: ServeConfig, choice: Choice) -> ReceiverProcess | None:
+    if not config.receiver_addresses:
+        return None
+    if choice.kind == "none":
+        logger.warning("no OTLP is taken, because nothing is recorded: %s", choice.reason)
+        return None
+    return receiver_process(config, SystemClock())
 
 
 def _proxy(config: ServeConfig) -> ReverseProxy:
@@ -73,6 +109,7 @@ def _proxy(config: ServeConfig) -> ReverseProxy:
         ),
         default_authority=authority,
         authority=authority if config.upstream_host_header == "upstream" else None,
+        outer_secret=config.outer_secret.encode() if config.outer_secret is not None else None,
         on_failure=lambda message: failures.failed(f"{message} ({url})"),
     )
 

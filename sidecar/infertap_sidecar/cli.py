@@ -32,6 +32,7 @@ class CommandModule(Protocol):
 
 COMMANDS = {
     "serve": Command("infertap_sidecar.commands.serve", "record a model server: a proxy in front of it"),
+    "collect": Command("infertap_sidecar.commands.collect", "record what others send over OTLP: the receiver alone"),
     "run": Command("infertap_sidecar.commands.run", "record an unmodified Python app: infertap run -- uvicorn app:app"),
     "demo": Command("infertap_sidecar.demo.command", "watch a real model being recorded, start to finish"),
     "query": Command("infertap_sidecar.commands.query", "ask the tables in SQL"),

@@ -2,7 +2,7 @@
 
 1. What concerns one connection only (RFC 9110 section 7.6.1) stops here; everything else passes in order and unchanged.
 2. A client can neither smuggle a framing header past us nor take one away by naming it in `Connection`.
-3. `x-infertap-outer` speaks from sidecar to middleware; from a client it is dropped.
+3. `x-infertap-outer` speaks from sidecar to middleware; from a client it is dropped, whatever it says.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -30,6 +30,7 @@ def request_headers(
     has_body: bool,
     trace: Mapping[str, str],
     trace_fields: Collection[str],
+    outer: bytes | None = None,
 ) -> list[Header]:
     """The request's headers as the model server gets them.
 
@@ -41,6 +42,7 @@ def request_headers(
         has_body: Whether body bytes follow; without a `content-length` they go out chunked.
         trace: Propagation headers of the current context; empty leaves the client's as they are.
         trace_fields: All header names of the configured propagators, which `trace` replaces as a whole.
+        outer: Tells a middleware in the model server that this request is recorded already; a secret.
     """
     headers = list(received)
     chunked = any(name == b"transfer-encoding" for name, _ in headers)
@@ -59,6 +61,8 @@ def request_headers(
         kept.append((b"transfer-encoding", b"chunked"))
     kept += _forwarded(headers, names, client=client, scheme=scheme)
     kept += [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in trace.items()]
+    if outer is not None:
+        kept.append((OUTER_MARKER, outer))
     return kept
 
 

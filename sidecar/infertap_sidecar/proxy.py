@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from opentelemetry import propagate
 
+from infertap.trace import current_server_span
 from infertap_sidecar.headers import request_headers, response_headers, wants_websocket
 from infertap_sidecar.upstream.protocol import (
     UnforwardableError,
@@ -44,6 +45,7 @@ class ReverseProxy:
         upstream: Opened at lifespan startup (or by the first exchange), closed at shutdown.
         authority: `Host` to send upstream; None passes the client's.
         default_authority: `Host` for clients that sent none (HTTP/1.0).
+        outer_secret: Sent along with each request that is recorded here, so that a middleware further in does not.
         on_failure: Told about each failed exchange, in words without a byte of it.
     """
 
@@ -53,12 +55,14 @@ class ReverseProxy:
         *,
         default_authority: bytes,
         authority: bytes | None = None,
+        outer_secret: bytes | None = None,
         on_failure: Callable[[str], None] | None = None,
     ) -> None:
         self._upstream = upstream
         self._on_failure = on_failure
         self._authority = authority
         self._default_authority = default_authority
+        self._outer_secret = outer_secret
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI scope: http, lifespan, or a refusal of websocket."""
@@ -134,6 +138,7 @@ class ReverseProxy:
                 has_body=not body.empty,
                 trace=carrier,
                 trace_fields=propagate.get_global_textmap().fields,
+                outer=self._outer_secret if current_server_span() is not None else None,
             ),
             body=None if body.empty else body.chunks(),
         )

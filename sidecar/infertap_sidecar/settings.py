@@ -1,11 +1,11 @@
 """The settings that only the sidecar has, beside all those of the middleware."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from infertap.config import Config
+from infertap.config import Config, Size
 from infertap_sidecar.address import Address, parse_address
 
 
@@ -44,6 +44,8 @@ def _address(value: object) -> object:
     return value
 
 
+OTLP_HTTP, OTLP_GRPC = "127.0.0.1:4318", "127.0.0.1:4317"
+
 AddressText = Annotated[str, BeforeValidator(_address)]
 
 
@@ -55,6 +57,13 @@ class SidecarConfig(Config):
     )
     listen: AddressText = Field("127.0.0.1:8900", description="Where clients connect: host:port or unix:/path.")
     admin: AddressText = Field("127.0.0.1:8901", description="Operator's port: /livez, /readyz, /metrics.")
+    otlp_http: AddressText | None = Field(
+        None, description="Where OTLP over HTTP is taken (/v1/traces); collect alone: 127.0.0.1:4318."
+    )
+    otlp_grpc: AddressText | None = Field(
+        None, description="Where OTLP over gRPC is taken; collect alone: 127.0.0.1:4317."
+    )
+    otlp_bytes_max: Size = Field(20 << 20, description="Largest OTLP request that is taken, compressed or not.")
     workers: Annotated[int, BeforeValidator(_one)] = Field(1, description="Proxy processes.")
     upstream_connect_timeout_s: float = Field(5.0, gt=0, le=600, description="Longest wait for a connection.")
     upstream_read_timeout_s: float = Field(
@@ -80,9 +89,36 @@ class SidecarConfig(Config):
 
     def _problems(self) -> list[str]:
         problems = super()._problems()
-        if self.listen == self.admin and self.listen_address.port != 0:
-            problems.append(f"listen and admin are both {self.listen}; they need two addresses")
+        taken: dict[str, str] = {}
+        for name in self._listens():
+            text = getattr(self, name)
+            if text is None or parse_address(text)[1:] == (0, None):
+                continue
+            other = taken.setdefault(text, name)
+            if other != name:
+                problems.append(f"{other} and {name} are both {text}; they need two addresses")
         return problems
+
+    @property
+    def receiver_addresses(self) -> "ReceiverAddresses":
+        """`otlp_http` and `otlp_grpc`, parsed."""
+        return ReceiverAddresses(
+            parse_address(self.otlp_http) if self.otlp_http is not None else None,
+            parse_address(self.otlp_grpc) if self.otlp_grpc is not None else None,
+        )
+
+    def _listens(self) -> tuple[str, ...]:
+        return ("listen", "admin", "otlp_http", "otlp_grpc")
+
+
+class ReceiverAddresses(NamedTuple):
+    """Where OTLP is taken; None where it is not."""
+
+    http: Address | None
+    grpc: Address | None
+
+    def __bool__(self) -> bool:
+        return self.http is not None or self.grpc is not None
 
 
 class ServeConfig(SidecarConfig):
@@ -97,3 +133,16 @@ class ServeConfig(SidecarConfig):
         """The upstream, which a valid `ServeConfig` has."""
         assert self.upstream is not None
         return self.upstream
+
+
+class CollectConfig(SidecarConfig):
+    """What `infertap collect` runs with. Raises: ConfigError with every problem at once."""
+
+    @property
+    def receiver_addresses(self) -> ReceiverAddresses:
+        """Both standard ports, unless one is named: then only that one."""
+        given = super().receiver_addresses
+        return given or ReceiverAddresses(parse_address(OTLP_HTTP), parse_address(OTLP_GRPC))
+
+    def _listens(self) -> tuple[str, ...]:
+        return ("admin", "otlp_http", "otlp_grpc")

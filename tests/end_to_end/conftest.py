@@ -93,7 +93,9 @@ def start(
             port = free_port()
             where = folder or tmp_path
             command = [*_COMMANDS[server](port), *arguments]
-            process = Process(command, {**environment, "PYTHONPATH": str(APPS), **(env or {})}, where, port, probe)
+            # After the apps, whatever the caller tests: a worktree's sources come before what is installed.
+            path = os.pathsep.join(filter(None, (str(APPS), environment.get("PYTHONPATH"))))
+            process = Process(command, {**environment, "PYTHONPATH": path, **(env or {})}, where, port, probe)
             stack.callback(process.kill)
             if probe is not None:
                 process.wait_ready()
@@ -111,6 +113,7 @@ _COMMANDS: dict[str, Callable[[int], list[str]]] = {
         str(_BIN / "gunicorn"), "--bind", f"127.0.0.1:{port}", "--worker-class", "uvicorn_worker.UvicornWorker",
     ],
     "serve": lambda port: [str(_BIN / "infertap"), "serve", "--listen", f"127.0.0.1:{port}"],
+    "collect": lambda port: [str(_BIN / "infertap"), "collect", "--otlp-http", f"127.0.0.1:{port}"],
 }  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """The architecture as a test: imports point one way, and heavy packages stay on the drainer's side."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,10 +32,12 @@ MAY_IMPORT = {
     "tables": {"_version", "clock", "errors", "record", "tables", "targets"},
     "destinations": {"_version", "clock", "destinations", "errors", "record", "spool", "tables", "targets"},
     "drain": {"_version", "build", "clock", "destinations", "drain", "errors", "record", "spool", "targets"},
-    "pipeline": REQUEST_PATH | {"choice", "drain", "events", "joining", "spool"},
+    "handover": {"record"},
+    "pipeline": REQUEST_PATH | {"choice", "drain", "events", "handover", "joining", "spool"},
     "metrics": LEAVES | {"choice", "spool"},
     "lifespan": {"build", "config", "errors", "pipeline"},
-    "asgi": REQUEST_PATH | {"build", "config", "joining", "lifespan", "pipeline"},
+    "outer": {"pipeline", "record", "trace", "trace_context"},
+    "asgi": REQUEST_PATH | {"build", "config", "joining", "lifespan", "outer", "pipeline"},
 }
 HEAVY = ("arro3", "deltalake", "google.protobuf", "grpc", "opentelemetry.exporter", "opentelemetry.proto", "pyarrow")
 HEAVY_ROOMS = {"destinations", "tables"}
@@ -75,6 +79,13 @@ def test_heavy_packages_stay_on_the_drainers_side(path: Path) -> None:
     """Delta, Arrow, gRPC and protobuf are imported by destinations and tables only."""
     if room(path) not in HEAVY_ROOMS:
         assert not [module for module in imports(path) if module.startswith(HEAVY)]
+
+
+def test_the_proxys_process_stays_light() -> None:
+    """`infertap serve` gives the receiver a process of its own, because it needs gRPC and protobuf."""
+    code = "import sys, infertap_sidecar.app; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not [module for module in loaded if module.startswith(HEAVY)]
 
 
 def test_no_package_hides_in_the_source_folders() -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from opentelemetry.trace import SpanContext
 
@@ -12,7 +13,18 @@ RequestKey = tuple[int, int]
 
 _OPEN_SPANS_MAX = 20_000
 """Spans that are never ended must not fill the memory; beyond this the oldest are forgotten."""
-_NOT_SEEN: tuple[RequestKey | None, bool] = (None, False)
+
+
+class Belonging(NamedTuple):
+    """Where a span belongs."""
+
+    inside: bool
+    """Whether it was made in a recorded request."""
+    key: RequestKey | None
+    """That request; None also where a sidecar in front writes the row."""
+
+
+_OUTSIDE = Belonging(False, None)
 
 
 class RequestKeys:
@@ -22,29 +34,26 @@ class RequestKeys:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: dict[tuple[int, int], RequestKey | None] = {}
+        self._open: dict[tuple[int, int], Belonging] = {}
 
     def began(self, span: SpanContext, parent: SpanContext | None, context: Mapping[str, object] | None) -> None:
         """A span started: it belongs to the request whose context this is, else to its parent's."""
         server = (current_server_span(context) if context else None) or current_server_span()
-        key = None if server is None else server.request_key
+        belonging = _OUTSIDE if server is None else Belonging(True, server.request_key)
         with self._lock:
-            if key is None and parent is not None:
-                key = self._open.get((parent.trace_id, parent.span_id))
+            if server is None and parent is not None:
+                belonging = self._open.get((parent.trace_id, parent.span_id), _OUTSIDE)
             while len(self._open) >= _OPEN_SPANS_MAX:
                 del self._open[next(iter(self._open))]
-            self._open[span.trace_id, span.span_id] = key
+            self._open[span.trace_id, span.span_id] = belonging
 
-    def claim(self, trace_id: int, span_id: int, key: RequestKey) -> None:
+    def claim(self, trace_id: int, span_id: int, key: RequestKey | None) -> None:
         """A request joined this span, which began outside of it."""
         with self._lock:
             if (trace_id, span_id) in self._open:
-                self._open[trace_id, span_id] = key
+                self._open[trace_id, span_id] = Belonging(True, key)
 
-    def ended(self, span: SpanContext) -> tuple[RequestKey | None, bool]:
-        """(the span's request, whether its start was seen)."""
+    def ended(self, span: SpanContext) -> Belonging | None:
+        """Where the span belongs; None where its start was not seen."""
         with self._lock:
-            identity = (span.trace_id, span.span_id)
-            if identity not in self._open:
-                return _NOT_SEEN
-            return self._open.pop(identity), True
+            return self._open.pop((span.trace_id, span.span_id), None)

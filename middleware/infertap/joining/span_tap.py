@@ -99,10 +99,11 @@ class SpanTap(SpanProcessor):
         if sink is None:
             return
         try:
-            key, seen = self._keys.ended(span.context)
-            if not seen or not span.context.trace_flags.sampled or (key is None and not self.orphans):
+            belonging = self._keys.ended(span.context)
+            if belonging is None or not span.context.trace_flags.sampled:
                 return
-            sink.submit_span(FinishedSpan(span, key, self._resource, table_only=self._table_only))
+            if belonging.inside or self.orphans:
+                sink.submit_span(FinishedSpan(span, belonging.key, self._resource, table_only=self._table_only))
         except Exception as error:
             sink.capture_failed(error)
 

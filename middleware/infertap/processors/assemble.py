@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from infertap.processors.bodies import REQUEST, RESPONSE, BodyProcessor, Side, StoredBody
+from infertap.processors.from_span import SpanRows, span_request_id
 from infertap.processors.media import MediaType, parse_media_type
 from infertap.processors.redact import Redactor
 from infertap.processors.secret_names import MARK, SecretNames, redact_text
+from infertap.processors.span_content import is_content, request_content
 from infertap.record import (
     EndReason,
     ErrorCode,
@@ -24,13 +26,8 @@ from infertap.trace_context import PureSampler, derive_ids
 
 _ID_CHARACTERS_MAX = 256
 _SPAN_HEADERS = ("host", "user-agent")
-_CONTENT_ATTRIBUTES = (
-    "input.value", "output.value", "mlflow.spanInputs", "mlflow.spanOutputs", "gen_ai.input.messages",
-    "gen_ai.output.messages", "gen_ai.system_instructions", "gen_ai.prompt", "gen_ai.completion",
-    "gen_ai.tool.call.arguments", "gen_ai.tool.call.result", "llm.input_messages", "llm.output_messages",
-    "llm.prompts", "traceloop.entity.input", "traceloop.entity.output",
-)  # fmt: skip
-"""Attributes (or what they begin with) that hold content, by the conventions in use."""
+OUTER_HEADER = "x-infertap-outer"
+"""How the sidecar proves itself to the middleware behind it; its value is a secret."""
 
 
 class AssemblySettings(NamedTuple):
@@ -51,17 +48,25 @@ class AssemblySettings(NamedTuple):
 class Assembler:
     """Builds records. Everything it returns has been redacted."""
 
-    __slots__ = ("_allowed", "_bodies", "_redactor", "_settings", "_span_request", "_span_response", "_version")
+    __slots__ = (
+        "_allowed", "_bodies", "_redactor", "_settings", "_span_request", "_span_response", "_span_rows", "_version",
+    )  # fmt: skip
 
     def __init__(self, settings: AssemblySettings) -> None:
         names = SecretNames(settings.redact_keys)
         self._settings = settings
         self._redactor = Redactor(names)
         self._bodies = BodyProcessor(self._redactor, settings.inline_bytes_max)
-        self._allowed = frozenset(name.lower() for name in settings.capture_headers)
-        self._span_request = frozenset((*_SPAN_HEADERS, *(name.lower() for name in settings.span_request_headers)))
-        self._span_response = frozenset(name.lower() for name in settings.span_response_headers)
+        self._allowed = _lower(settings.capture_headers)
+        self._span_request = _lower((*_SPAN_HEADERS, *settings.span_request_headers))
+        self._span_response = _lower(settings.span_response_headers)
         self._version = names.version
+        self._span_rows = SpanRows(
+            self._redactor,
+            self._bodies,
+            keeps_content=settings.content != "metadata",
+            redaction_version=names.version,
+        )
 
     def record(self, exchange: Exchange) -> InferenceRecord:
         """The row of one exchange and, where its span is sampled, the facts of its server span."""
@@ -205,8 +210,26 @@ class Assembler:
 
     def span(self, pending: PendingSpan) -> SpanRecord:
         """A finished span of the app, redacted."""
+        return self._redacted(pending.raw())
+
+    def request_span(self, pending: PendingSpan) -> tuple[InferenceRecord, SpanRecord]:
+        """A span of another process that stands for a request: its row, and the span itself.
+
+        Raises:
+            ValueError: the span has no inputs and outputs.
+        """
         record = pending.raw()
+        content = request_content(record)
+        if content is None:
+            raise ValueError("a span without inputs and outputs stands for no request")
+        row = self._span_rows.row(record, content)
+        record.request_id = span_request_id(record)
+        return row, self._redacted(record)
+
+    def _redacted(self, record: SpanRecord) -> SpanRecord:
         record.name = redact_text(record.name)[0]
+        record.scope_name = redact_text(record.scope_name)[0]
+        record.trace_state = redact_text(record.trace_state)[0]
         record.attributes = self._attributes(record.attributes)
         record.events = [
             [redact_text(name)[0], at_ns, self._attributes(values)] for name, at_ns, values in record.events
@@ -221,7 +244,7 @@ class Assembler:
     def _attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         kept: dict[str, Any] = {}
         for name, value in ((str(key), value) for key, value in attributes.items()):
-            if self._settings.content == "metadata" and name.startswith(_CONTENT_ATTRIBUTES):
+            if self._settings.content == "metadata" and is_content(name):
                 continue
             try:
                 kept[name] = self._redactor.attribute(name, _plain(value))[0]
@@ -245,7 +268,14 @@ def _plain(value: Any) -> Any:
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
     return str(value)
+
+
+def _lower(names: Iterable[str]) -> frozenset[str]:
+    """The names of headers that may be stored. The sidecar's secret is never among them."""
+    return frozenset(name.lower() for name in names) - {OUTER_HEADER}
 
 
 def _decoded(headers: Headers) -> dict[str, str]:

@@ -235,13 +235,16 @@ class Redactor:
 
     def attribute(self, name: str, value: Any) -> tuple[Any, int]:
         """An attribute or a tag, by its name, then by its content. Types other than text pass as they are."""
-        if self._names.in_json(name) or self._names.in_json(name.rpartition(".")[2]):
+        if self._names.in_attributes(name):
             return MARK, 1
         if isinstance(value, str):
             return self._value(value)
         if isinstance(value, (list, tuple)):
             shown = [self.attribute("", item) for item in value]
             return [item for item, _ in shown], sum(hits for _, hits in shown)
+        if isinstance(value, dict):
+            by_name = {key: self.attribute(key, item) for key, item in value.items()}
+            return {key: item for key, (item, _) in by_name.items()}, sum(hits for _, hits in by_name.values())
         return value, 0
 
 

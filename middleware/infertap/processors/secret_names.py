@@ -22,6 +22,9 @@ _EXACT = frozenset(
 _EXACT_NOT_IN_JSON = frozenset({"key", "session", "sid", "sig", "signature", "pin", "auth", "bearer"})
 """Words that are secrets as a query parameter or a field, and ordinary keys in a model's JSON."""
 
+_CONVENTIONAL = frozenset({"session.id"})
+"""Attributes of OpenTelemetry's conventions that say whose request it was, and let nobody in."""
+
 _ENDINGS = (
     "apikey", "apikeys", "apitoken", "accesstoken", "authtoken", "refreshtoken", "idtoken", "sessiontoken",
     "securitytoken", "bearertoken", "bottoken", "csrftoken", "githubtoken", "gitlabtoken", "hftoken", "vaulttoken",
@@ -67,9 +70,16 @@ class SecretNames:
         """For keys of a JSON document and attributes of a span."""
         self.in_fields: Callable[[str], bool] = _Verdicts(_EXACT | names, _ENDINGS_IN_FIELDS).__getitem__
         """For headers, query parameters and form fields."""
+        self._conventional = frozenset(name for name in _CONVENTIONAL if _normal(name) not in names)
         # Tells rule sets apart without naming what somebody hides.
         suffix = f"+{zlib.crc32(' '.join(sorted(names)).encode()):08x}" if names else ""
         self.version = f"{REDACTION_VERSION}{suffix}"
+
+    def in_attributes(self, name: str) -> bool:
+        """For attributes of spans, whose names are dotted paths."""
+        if name in self._conventional:
+            return False
+        return self.in_json(name) or self.in_json(name.rpartition(".")[2])
 
 
 def _normal(name: str) -> str:

@@ -65,9 +65,11 @@ def inference_row(request: Payload, head: SegmentHead) -> Row:
     row = dict(request)
     row.pop("span", None)
     row["request_date"] = request["request_time"] // _DAY_US
-    row["service_name"] = head.service_name
-    row["instance"] = head.instance
-    row["resource"] = head.resource
+    if "service_name" not in row:
+        # Most rows are of the process that spooled them; the others say whose they are.
+        row.update(service_name=head.service_name, instance=head.instance, resource=head.resource)
+    row.setdefault("instance", None)
+    row.setdefault("resource", {})
     row["schema_version"] = head.schema_version
     row["infertap_version"] = head.infertap_version
     row["spool_id"] = head.spool_id

@@ -103,7 +103,7 @@ def _print_settings(config: SidecarConfig, show_all: bool, out: Console) -> None
     for name in type(config).model_fields:
         source = config.sources.get(name)
         if source is not None or show_all:
-            value = without_secrets(shown(getattr(config, name)))
+            value = _setting_text(config, name)
             grid.add_row(name, Text(value), Text(source or "default", "" if source else "dim"))
     for name, value in sorted(_otel_variables(os.environ).items()):
         grid.add_row(name, Text(value), "environment")
@@ -112,6 +112,13 @@ def _print_settings(config: SidecarConfig, show_all: bool, out: Console) -> None
         out.print(grid, soft_wrap=False)
     if not show_all:
         out.print(Text("all other settings have their defaults (infertap doctor --all)", "dim"))
+
+
+def _setting_text(config: SidecarConfig, name: str) -> str:
+    value = getattr(config, name)
+    if isinstance(value, str) and not type(config).model_fields[name].repr:
+        return "(set, not shown)"
+    return without_secrets(shown(value))
 
 
 def _otel_variables(environ: Mapping[str, str]) -> dict[str, str]:

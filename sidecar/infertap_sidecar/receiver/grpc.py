@@ -1,0 +1,89 @@
+"""OTLP over gRPC: `TraceService/Export` on a server of its own threads."""
+
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+
+import grpc  # type: ignore[import-untyped]
+from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-untyped]
+from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from infertap_sidecar.address import Address
+from infertap_sidecar.receiver.errors import BusyError, ReceiverError
+from infertap_sidecar.receiver.http import response
+from infertap_sidecar.receiver.intake import SETTLED_S_MAX, Answer, Intake
+from infertap_sidecar.receiver.wire import from_protobuf, spans_of
+
+_SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
+_CALLS_MAX = 32
+"""Calls at once; a further one is answered RESOURCE_EXHAUSTED by gRPC itself."""
+
+
+class GrpcReceiver:
+    """The server.
+
+    Args:
+        bytes_max: Largest message; gRPC refuses a larger one, compressed or not, with RESOURCE_EXHAUSTED.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+
+    def __init__(self, intake: Intake, address: Address, *, bytes_max: int) -> None:
+        self._intake = intake
+        self._server = grpc.server(
+            ThreadPoolExecutor(_CALLS_MAX, "infertap-otlp-grpc"),
+            maximum_concurrent_rpcs=_CALLS_MAX,
+            options=[
+                ("grpc.max_receive_message_length", bytes_max),
+                # Two servers on one port would share the calls without a word.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        export = grpc.unary_unary_rpc_method_handler(
+            self._export, response_serializer=ExportTraceServiceResponse.SerializeToString
+        )
+        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(_SERVICE, {"Export": export})])
+        try:
+            port = self._server.add_insecure_port(str(address))
+        except RuntimeError as error:
+            raise OSError(0, f"cannot listen on {address}: address in use or not ours") from error
+        self.address = address if address.path is not None else address._replace(port=port)
+        """Where it really listens."""
+
+    def start(self) -> None:
+        """Take calls."""
+        self._server.start()
+
+    def stop(self, grace_s: float) -> None:
+        """Take no new calls, and wait for those under way."""
+        self._server.stop(grace_s).wait(grace_s + 1.0)
+
+    def _export(self, body: bytes, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
+        try:
+            return response(self._taken(body, context))
+        except ReceiverError as error:
+            code = grpc.StatusCode[error.grpc_status]
+            if error.retry_after_s is not None:
+                # Without it, RESOURCE_EXHAUSTED tells a sender to give up (OTLP/gRPC, section on retries).
+                context.set_trailing_metadata((("grpc-status-details-bin", _retry(error, code)),))
+            context.abort(code, str(error))
+            raise  # abort has raised already
+
+    def _taken(self, body: bytes, context: grpc.ServicerContext) -> Answer:
+        answer = self._intake.take(spans_of(from_protobuf(body)))
+        remaining_s = context.time_remaining()
+        try:
+            return answer.result(SETTLED_S_MAX if remaining_s is None else min(SETTLED_S_MAX, remaining_s))
+        except FutureTimeoutError:
+            raise BusyError("the spool is slow; ask again") from None
+
+
+def _retry(error: ReceiverError, code: grpc.StatusCode) -> bytes:
+    details = AnyMessage()
+    details.Pack(RetryInfo(retry_delay=Duration(seconds=error.retry_after_s)))
+    number: int = code.value[0]
+    serialised: bytes = Status(code=number, message=str(error), details=[details]).SerializeToString()
+    return serialised
