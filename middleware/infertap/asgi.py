@@ -22,8 +22,8 @@ from infertap.lifespan import Lifespan
 from infertap.outer import comes_from_sidecar, incoming_context, without_marker
 from infertap.pipeline import Idle, Pipeline
 from infertap.record import EndReason, Headers, TraceIds, request_id
-from infertap.trace import ServerSpan, context_with, current_server_span, span_in, text_of
-from infertap.trace_context import random_bits
+from infertap.trace import OuterSpan, ServerSpan, context_with, current_server_span, span_in, text_of
+from infertap.trace_context import derive_ids, random_bits
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -157,7 +157,13 @@ class InferenceMiddleware:
         token = joined = None
         inner = scope
         try:
-            context = incoming_context(pipeline, scope["headers"])
+            base = otel_context.get_current()
+            current = _outer_span(base, scope)
+            if current is None:
+                context = incoming_context(pipeline, scope["headers"])
+            else:
+                # A maker outside of us has read the sidecar's context already; its span stays the parent.
+                context = context_with(OuterSpan(pipeline, _joined(current, random_bits(256))), base, current=False)
             inner = without_marker(scope)
             outer = current_server_span(context)
             if outer is not None and pipeline.joining.active:
@@ -194,7 +200,9 @@ def _server_span(
         span = ServerSpan(pipeline, _joined(outer, bits), None, bits, None, started_at_ns)
         return span, context_with(span, base, current=False)
     if pipeline.settings.span_excluded is not None and pipeline.span_excluded(scope):
-        span = ServerSpan(pipeline, None, _header(headers, b"traceparent"), bits, None, started_at_ns)
+        ids = derive_ids(_header(headers, b"traceparent"), bits, None)
+        span = ServerSpan(pipeline, ids, None, bits, None, started_at_ns)
+        span.excluded = True
         return span, context_with(span, base, current=False)
     traceparent, ids, context = pipeline.trace.arrive(headers, bits)
     span = ServerSpan(pipeline, ids, traceparent, bits, pipeline.trace.pure, started_at_ns)

@@ -50,6 +50,8 @@ class ServerSpan(Span):
 
     # Defaults live on the class: most requests never touch their span.
     closed = touched = False
+    excluded = False
+    """Whether this request is to have a row and no span."""
     tags: dict[str, str] | None = None
     attributes: dict[str, Any] | None = None
     _context: SpanContext | None = None
@@ -72,11 +74,6 @@ class ServerSpan(Span):
         self.ids = ids
         self.request_key: tuple[int, int] | None = (started_at_ns, bits)
         self._origin = (traceparent, bits, sampler)
-
-    @property
-    def excluded(self) -> bool:
-        """Whether this request is to have a row and no span."""
-        return self.ids is None and self._origin[2] is None
 
     def resolve(self) -> TraceIds:
         """The ids, derived at the first call."""

@@ -110,15 +110,17 @@ if MAKER == "starlette":
     from starlette.middleware.opentelemetry import OpenTelemetryMiddleware as StarletteTracing
 
     web.add_middleware(StarletteTracing)
+recorded = bool(os.environ.get("RECORDED"))
 if MAKER == "instrumentor":
+    if recorded:
+        web.add_middleware(InferenceMiddleware)
+        recorded = False
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
     FastAPIInstrumentor.instrument_app(web)
 
-app: Any = web
+app: Any = InferenceMiddleware(web) if recorded else web
 if MAKER == "asgi":
     from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
     app = OpenTelemetryMiddleware(app, exclude_spans=["receive", "send"])
-if os.environ.get("RECORDED"):
-    app = InferenceMiddleware(app)

@@ -362,9 +362,6 @@ def test_a_current_span_of_somebody_else_stays_current(recording: Any) -> None:
     assert (row["span"]["kind"], row["span"]["parent_span_id"]) == ("INTERNAL", f"{6:016x}")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="asgi._server_span leaves the ids open, so that the worker samples them after all"
-)
 @pytest.mark.parametrize("touched", [False, True])
 def test_excluded_urls_drop_the_span_and_never_the_row(
     recording: Any, monkeypatch: pytest.MonkeyPatch, touched: bool
