@@ -36,7 +36,7 @@ bench: install
 	$(BIN)/python benchmarks/run.py
 
 chaos: install
-	$(BIN)/pytest tests/chaos
+	$(BIN)/pytest -m slow
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -22,7 +22,11 @@ from infertap.lifespan import Lifespan
 from infertap.outer import comes_from_sidecar, incoming_context, without_marker
 from infertap.pipeline import Idle, Pipeline
 from infertap.record import EndReason, Headers, TraceIds, request_id
+<<<<<<< HEAD
 from infertap.trace import OuterSpan, ServerSpan, context_with, current_server_span, span_in, text_of
+=======
+from infertap.trace import ServerSpan, context_with, span_in, text_of
+>>>>>>> main
 from infertap.trace_context import derive_ids, random_bits
 
 Scope = MutableMapping[str, Any]
@@ -80,15 +84,20 @@ class InferenceMiddleware:
         if kind == "http":
             pipeline = self._pipeline or self._first_request()
             if pipeline is not None:
-                scope.setdefault(SCOPE_KEY, pipeline)
+                outer = scope.setdefault(SCOPE_KEY, pipeline)
                 if pipeline.outer_secret is not None and comes_from_sidecar(scope, pipeline.outer_secret):
                     await self._leave_to_sidecar(pipeline, scope, receive, send)
                     return
+<<<<<<< HEAD
                 if pipeline.records(scope["path"]):
                     if self._official is not None and _may_make_span(pipeline, scope):
                         await self._official(scope, receive, send)
                     else:
                         await self._record(pipeline, scope, receive, send)
+=======
+                if pipeline.records(scope["path"]) and not _recorded_already(scope, outer, pipeline):
+                    await self._record(pipeline, scope, receive, send)
+>>>>>>> main
                     return
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
@@ -134,7 +143,7 @@ class InferenceMiddleware:
             token = otel_context.attach(context)
             pipeline.began()
         except Exception as error:
-            pipeline.capture_failed(error)
+            pipeline.capture_failed(error, started_at_ns)
             tap = None
         try:
             if tap is None:
@@ -183,11 +192,19 @@ class InferenceMiddleware:
         await Lifespan(self.app, self._config, self._adopt).run(scope, receive, send)
 
 
+<<<<<<< HEAD
 def _may_make_span(pipeline: Pipeline, scope: Scope) -> bool:
     """Whether the official middleware is to make one: nobody outside of us has, and none is unwanted."""
     if _outer_span(otel_context.get_current(), scope) is not None:
         return False
     return pipeline.settings.span_excluded is None or not pipeline.span_excluded(scope)
+=======
+def _recorded_already(scope: Scope, outer: Pipeline, pipeline: Pipeline) -> bool:
+    """Whether an outer middleware writes this request's row to the same place: one request is one row."""
+    if SPAN_KEY not in scope:
+        return False
+    return outer is pipeline or outer.choice.folder == pipeline.choice.folder
+>>>>>>> main
 
 
 def _server_span(
@@ -197,12 +214,25 @@ def _server_span(
     base = otel_context.get_current()
     outer = _outer_span(base, scope)
     if outer is not None:
+<<<<<<< HEAD
         span = ServerSpan(pipeline, _joined(outer, bits), None, bits, None, started_at_ns)
         return span, context_with(span, base, current=False)
     if pipeline.settings.span_excluded is not None and pipeline.span_excluded(scope):
         ids = derive_ids(_header(headers, b"traceparent"), bits, None)
         span = ServerSpan(pipeline, ids, None, bits, None, started_at_ns)
         span.excluded = True
+=======
+        current = outer.get_span_context()
+        if current.is_valid:
+            span = ServerSpan(pipeline, _joined(outer, current, bits), None, bits, None, started_at_ns)
+            scope.setdefault(SPAN_KEY, span)
+            return span, context_with(span, base, current=False)
+    if pipeline.settings.span_excluded is not None and pipeline.span_excluded(scope):
+        # Resolved here, without a sampler: the worker would sample it after all.
+        unsampled = derive_ids(_header(headers, b"traceparent"), bits, None)
+        span = ServerSpan(pipeline, unsampled, None, bits, None, started_at_ns)
+        scope[SPAN_KEY] = span
+>>>>>>> main
         return span, context_with(span, base, current=False)
     traceparent, ids, context = pipeline.trace.arrive(headers, bits)
     span = ServerSpan(pipeline, ids, traceparent, bits, pipeline.trace.pure, started_at_ns)
@@ -226,6 +256,15 @@ def _joined(outer: Span, bits: int) -> TraceIds:
     parent_id = parent.span_id if isinstance(parent, SpanContext) else 0
     own = (bits >> 64) & _MASK_64 or 1
     return TraceIds(current.trace_id, current.span_id, parent_id, int(current.trace_flags), state, True, own)
+
+
+def _route(scope: Scope, root_path: str) -> str | None:
+    """The route that the framework found, with the prefixes of the apps it is mounted in."""
+    route = getattr(scope.get("route"), "path", None)
+    if type(route) is not str:
+        return None
+    mounted = scope.get("root_path", "")
+    return mounted.removeprefix(root_path) + route if mounted != root_path else route
 
 
 def _header(headers: Headers, wanted: bytes) -> bytes | None:
@@ -307,11 +346,12 @@ class _Tap:
         self._submitted = True
         try:
             capture = self._capture
-            route = getattr(self._scope.get("route"), "path", None)
             duration_ns = _now_ns() - capture.started_ns
-            self._pipeline.submit(capture.close(duration_ns=duration_ns, route=route if type(route) is str else None))
+            exchange = capture.close(duration_ns=duration_ns, route=_route(self._scope, capture.scope.root_path))
         except Exception as error:
-            self._pipeline.capture_failed(error)
+            self._pipeline.capture_failed(error, self._capture.started_at_ns, began=True)
+        else:
+            self._pipeline.submit(exchange)
 
 
 class _TapWithId(_Tap):

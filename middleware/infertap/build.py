@@ -6,13 +6,14 @@ never runs them, unless it asked for `drainer = "thread"`.
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.resources import Resource
 
 from infertap._version import __version__
+from infertap.cgroup import memory_limit_bytes
 from infertap.choice import Choice, choose
 from infertap.clock import SystemClock
 from infertap.config import Config
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from infertap.destinations.protocol import Destination
 
 _SEGMENT_AGE_S_MAX = 5.0
+_MEMORY_SHARE = 8
 _SPAN_SHARE, _RECEIVER_SPAN_SHARE = 0.25, 1.0
 
 
@@ -43,15 +45,15 @@ def prepare(config: Config | None = None) -> Pipeline | Idle:
         ConfigError: the settings are wrong; all problems at once. Mistakes in `OTEL_*` do not raise: they are logged,
             and nothing is recorded.
     """
-    log = EventLog()
-    config = config or Config()
     try:
-        choice = choose(config, OtelEnvironment.read(os.environ), cwd=Path.cwd())
+        return _prepare(config or Config(), EventLog())
     except OtelConfigError as error:
-        return Idle(lambda problems=error.problems: log.not_recording(problems))  # type: ignore[misc]
-    if choice.kind == "none":
-        return Idle(lambda: log.starting(choice.start_line(config.content), choice.warnings, None))
-    return build_pipeline(config, choice, log)
+        return _idle(error.problems)
+    except ConfigError:
+        raise
+    except Exception as error:
+        # The first law: whatever it is (a vanished working directory, a broken package), traffic passes.
+        return _idle([f"{type(error).__name__}: {error}"])
 
 
 def prepare_or_idle(config: Config | None) -> Pipeline | Idle:
@@ -59,8 +61,18 @@ def prepare_or_idle(config: Config | None) -> Pipeline | Idle:
     try:
         return prepare(config)
     except ConfigError as error:
-        problems = error.problems
-        return Idle(lambda: EventLog().not_recording(problems))
+        return _idle(error.problems)
+
+
+def _prepare(config: Config, log: EventLog) -> Pipeline | Idle:
+    choice = choose(config, OtelEnvironment.read(os.environ), cwd=Path.cwd())
+    if choice.kind == "none":
+        return Idle(lambda: log.starting(choice.start_line(config.content), choice.warnings, None))
+    return build_pipeline(config, choice, log)
+
+
+def _idle(problems: Sequence[str]) -> Idle:
+    return Idle(lambda: EventLog().not_recording(problems))
 
 
 def build_pipeline(config: Config, choice: Choice, log: EventLog, *, receives: bool = False) -> Pipeline:
@@ -139,7 +151,7 @@ def _pipeline_settings(config: Config, *, receives: bool) -> PipelineSettings:
     header = config.request_id_header
     return PipelineSettings(
         content=config.content,
-        queue_bytes_max=config.queue_bytes_max,
+        queue_bytes_max=_within_memory(config.queue_bytes_max),
         capture_bytes_max=config.capture_bytes_max if config.content == "full" else 0,
         spool_flush_ms=config.spool_flush_ms,
         drain_s=config.drain_s,
@@ -151,6 +163,12 @@ def _pipeline_settings(config: Config, *, receives: bool) -> PipelineSettings:
         outer_secret=config.outer_secret.encode() if config.outer_secret is not None else None,
         span_share=_RECEIVER_SPAN_SHARE if receives else _SPAN_SHARE,
     )
+
+
+def _within_memory(queue_bytes_max: int) -> int:
+    """The byte budget, at most an eighth of what the cgroup allows this container."""
+    limit = memory_limit_bytes()
+    return queue_bytes_max if limit is None else min(queue_bytes_max, limit // _MEMORY_SHARE)
 
 
 def _assembly_settings(config: Config, service_name: str, trace: TraceSettings) -> AssemblySettings:

@@ -262,6 +262,7 @@ class Capture:
             self.response_bytes,
             self.response_headers,
             self.response_started,
+            self.complete and not self.disconnected,
             self.chunk_count,
             self.status_code,
             self.end_reason,

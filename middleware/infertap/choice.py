@@ -6,9 +6,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from infertap.config import Config
-from infertap.errors import OtelConfigError
+from infertap.errors import ConfigError, OtelConfigError
 from infertap.otel_env import OtelEnvironment
 from infertap.targets import OtlpTarget, TableTarget, Targets
+
+_TABLE_FOLDERS = ("inference", "spans", "ledger", "payloads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,13 @@ def choose(config: Config, otel: OtelEnvironment, *, cwd: Path) -> Choice:
 
     Raises:
         OtelConfigError: for mistakes in `OTEL_*` where OTLP may be meant; records never go elsewhere instead.
+        ConfigError: for a spool inside a table.
     """
     if otel.problems and _otlp_matters(config, otel):
         raise OtelConfigError(otel.problems)
     table = _table_target(config, cwd)
     kind, reason, conflict = _decide(config, otel)
+    _check_places(config, table, cwd)
     targets = Targets(
         table=table if kind in ("table", "both") else None,
         otlp=otel.otlp if kind in ("otlp", "both") else None,
@@ -63,6 +67,19 @@ def choose(config: Config, otel: OtelEnvironment, *, cwd: Path) -> Choice:
     if kind == "none" and config.destination != "none":
         warnings.append(f"destination = {config.destination!r} but {reason}: nothing is recorded")
     return Choice(kind, targets, _spool_dir(config, targets, cwd), reason, conflict, tuple(warnings))
+
+
+def _check_places(config: Config, table: TableTarget, cwd: Path) -> None:
+    """A spool inside a table's own folder would be swept away by the table's vacuum."""
+    root = table.local_path
+    if root is None or config.spool_dir is None:
+        return
+    spool = Path(os.path.normpath(cwd / config.spool_dir.expanduser()))
+    for name in _TABLE_FOLDERS:
+        if spool == root / name or (root / name) in spool.parents:
+            raise ConfigError(
+                [f"spool_dir: {spool} lies inside the table {root / name}; its vacuum would delete the spool"]
+            )
 
 
 def _otlp_matters(config: Config, otel: OtelEnvironment) -> bool:

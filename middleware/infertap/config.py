@@ -47,7 +47,7 @@ SIDECAR_SETTINGS = frozenset(
 """Names that only `infertap serve` knows; inside an app their variables are no mistake."""
 
 _URI_SCHEMES = (
-    "file", "s3", "s3a", "gs", "az", "adl", "abfs", "abfss", "azure", "wasb", "wasbs", "hdfs", "viewfs", "memory",
+    "file", "s3", "s3a", "gs", "az", "adl", "abfs", "abfss", "azure", "wasb", "wasbs", "hdfs", "viewfs",
     "uc", "lakefs", "r2",
 )  # fmt: skip
 
@@ -134,7 +134,10 @@ class Config(BaseModel):
     spool_bytes_max: Size = Field(1 << 30, description="Cap of the spool on disk, per destination folder.")
     segment_bytes_max: Size = Field(8 << 20, description="A spool segment is sealed at this size.")
     spool_flush_ms: int = Field(50, ge=1, le=60_000, description="Records reach the disk at least this often.")
-    queue_bytes_max: Size = Field(64 << 20, description="Bytes captured or queued in memory, per process.")
+    queue_bytes_max: Size = Field(
+        64 << 20,
+        description="Bytes captured or queued in memory, per process; at most an eighth of the container's memory.",
+    )
     capture_bytes_max: Size = Field(16 << 20, description="Largest body that is kept at all.")
     inline_bytes_max: Size = Field(1 << 20, description="Largest body that is stored in the row itself.")
     commit_bytes_max: Size = Field(16 << 20, description="Spool bytes that the drainer delivers at once.")

@@ -19,6 +19,10 @@ class OtelConfigError(ConfigError):
     """The standard `OTEL_*` variables hold mistakes. They stop the sidecar, but never somebody's app."""
 
 
+class UsageError(InfertapError):
+    """What the caller asked for cannot be meant: a malformed id, a statement that is not allowed."""
+
+
 class DestinationError(InfertapError):
     """A destination did not take a batch."""
 

@@ -6,7 +6,7 @@ Never a body, never a header value, never a credential: messages carry names, co
 import logging
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 LOGGER_NAME = "infertap"
@@ -22,20 +22,19 @@ class EventLog:
 
     def starting(self, line: str, warnings: Iterable[str], conflict: str | None) -> None:
         """The one line at every start, and what is wrong beside it."""
-        logger = _logger()
-        _say(logger, line)
+        _say(logging.INFO, line)
         for warning in warnings:
-            logger.warning("%s", warning)
+            _say(logging.WARNING, warning)
         if conflict is not None:
-            logger.warning("%s", conflict)
+            _say(logging.WARNING, conflict)
 
     def warn(self, line: str) -> None:
         """A line at WARNING that its sender says once."""
         _logger().warning("%s", line)
 
     def not_recording(self, problems: Sequence[str]) -> None:
-        """Wrong settings where a start cannot be refused."""
-        _logger().error("infertap records nothing, because its settings are wrong:\n%s", "\n".join(problems))
+        """Something is wrong where a start cannot be refused."""
+        _say(logging.ERROR, "nothing is recorded:\n" + "\n".join(f"- {problem}" for problem in problems))
 
     def spool_failed(self, error: Exception) -> None:
         """The spool took nothing; rate limited."""
@@ -53,12 +52,17 @@ class EventLog:
         """Records were dropped because the worker lags."""
         self._limited("queue", logging.WARNING, f"{count} records were dropped: queue_bytes_max is reached")
 
-    def stopped(self, kept: int, waiting: int, folder: object) -> None:
-        """The last line: how much went out and how much waits."""
+    def stopped(self, kept: int, lost: Mapping[str, int], waiting: int, folder: object) -> None:
+        """The last line: how much was kept, what was lost and why, and how much of the folder waits."""
+        parts = [f"{kept} request{'' if kept == 1 else 's'} recorded"]
+        causes = ", ".join(f"{cause} {count}" for cause, count in lost.items() if count)
+        if causes:
+            parts.append(f"lost: {causes}")
         if waiting:
-            _logger().warning("%d requests recorded; %d segments wait in %s for the next start", kept, waiting, folder)
-        else:
-            _say(_logger(), f"{kept} requests recorded, all delivered")
+            parts.append(f"{waiting} segment{' waits' if waiting == 1 else 's wait'} in {folder} for the next start")
+        elif kept and not causes:
+            parts.append("all delivered")
+        _say(logging.WARNING if causes or waiting else logging.INFO, "; ".join(parts))
 
     def _limited(self, key: str, level: int, message: str) -> None:
         now = time.monotonic()
@@ -68,22 +72,22 @@ class EventLog:
             return
         self._last_said[key] = now
         more = self._suppressed.pop(key, 0)
-        _logger().log(level, "%s%s", message, f" ({more} more like this)" if more else "")
+        _say(level, f"{message} ({more} more like this)" if more else message)
 
 
-def _say(logger: logging.Logger, line: str) -> None:
-    """An INFO line that is seen where nobody has configured logging (a bare uvicorn), too."""
-    if logger.hasHandlers():
-        logger.info("%s", line)
-    else:
-        print(f"infertap: {line}", file=sys.stderr, flush=True)
+def _say(level: int, line: str) -> None:
+    """Log a line; print it where logging would swallow it.
 
-
-def _logger() -> logging.Logger:
+    A bare uvicorn configures no handler for us, and `logging.basicConfig()` stops at WARNING: the line at start, which
+    says where bodies go, must be seen all the same.
+    """
     logger = logging.getLogger(LOGGER_NAME)
     # An app's dictConfig disables loggers that existed before it; ours must still be heard.
     logger.disabled = False
-    return logger
+    if logger.hasHandlers() and logger.isEnabledFor(level):
+        logger.log(level, "%s", line)
+    else:
+        print(f"infertap: {line}", file=sys.stderr, flush=True)
 
 
 def _place(error: Exception) -> str:

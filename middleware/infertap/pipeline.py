@@ -28,9 +28,10 @@ from infertap.handover import Fate, SpanBatch
 from infertap.joining.joining import Joining, JoiningSettings
 from infertap.paths import PathFilter
 from infertap.processors.assemble import Assembler
-from infertap.record import Exchange, InferenceRecord, LossCause, PendingSpan
+from infertap.record import ErrorCode, Exchange, InferenceRecord, LossCause, PendingSpan
+from infertap.spool.folder import SpoolFolder, list_segments
 from infertap.spool.frames import Kind
-from infertap.spool.page import FINISHED, OLDEST_UNSPOOLED_NS, QUEUE_BYTES, SEEN
+from infertap.spool.page import FINISHED, LOST, OLDEST_UNSPOOLED_NS, QUEUE_BYTES, SEEN
 from infertap.spool.writer import SpoolWriter
 from infertap.trace_context import TraceSettings
 
@@ -132,7 +133,7 @@ class Pipeline:
         self.joining = Joining(self, joining, log.warn)
         self.budget = ByteBudget(settings.queue_bytes_max)
         self.limits = CaptureLimits(settings.capture_bytes_max)
-        self.records = PathFilter(settings.include_paths, settings.exclude_paths).records
+        self.records: Callable[[str], bool] = PathFilter(settings.include_paths, settings.exclude_paths).records
         self.request_id_header = settings.request_id_header
         self.outer_secret = settings.outer_secret
         self.background_failures = 0
@@ -174,10 +175,14 @@ class Pipeline:
         self._counters[FINISHED] += 1
         if self.budget.take(RECORD_BYTES):
             self._queue.append(exchange)
-            return
-        self.budget.give_back(exchange.granted_bytes)
-        self._queue_full += 1
-        self._writer.ledger.lose(exchange.started_at_ns // _MINUTE_NS, LossCause.QUEUE_FULL)
+        elif exchange.granted_bytes >= RECORD_BYTES:
+            # Bodies go first: the room of this one's own is enough for the record.
+            self.budget.give_back(exchange.granted_bytes - RECORD_BYTES)
+            self._queue.append(_without_bodies(exchange))
+        else:
+            self.budget.give_back(exchange.granted_bytes)
+            self._queue_full += 1
+            self._writer.ledger.lose(exchange.started_at_ns // _MINUTE_NS, LossCause.QUEUE_FULL)
 
     def submit_span(self, span: PendingSpan) -> bool:
         """Take a finished child span; drop it, counted, where there is no room. Any thread. Whether it was taken."""
@@ -214,9 +219,19 @@ class Pipeline:
         self._queue.append(_Barrier(callback))
         self._wake.set()
 
-    def capture_failed(self, error: Exception) -> None:
-        """Our own code failed beside a request: traffic goes on, the failure is counted."""
+    def capture_failed(self, error: Exception, started_at_ns: int | None = None, *, began: bool = False) -> None:
+        """Our own code failed beside a request: traffic goes on, the failure is counted.
+
+        Args:
+            started_at_ns: Arrival, where the whole record is lost; None where only a part of it is.
+            began: Whether `began` has counted the request already.
+        """
         self._log.capture_failed(error)
+        if started_at_ns is not None:
+            if not began:
+                self._counters[SEEN] += 1
+            self._counters[FINISHED] += 1
+            self._writer.ledger.lose(started_at_ns // _MINUTE_NS, LossCause.CAPTURE_ERROR)
 
     def background_failed(self) -> None:
         """The app raised after its answer was complete (a background task)."""
@@ -237,7 +252,14 @@ class Pipeline:
     def start(self) -> None:
         """Start the worker thread. Returns at once."""
         self._thread = threading.Thread(target=self._run, name="infertap-worker", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            # No thread to be had (a process limit): traffic goes on, and nothing may pile up for nobody.
+            self._thread = None
+            self.records = _nothing
+            self._log.not_recording([f"no worker thread can be started: {error}"])
+            return
         # For servers that send no lifespan events but let the interpreter end by itself; bounded like any stop.
         atexit.register(self.stop)
 
@@ -404,13 +426,31 @@ class Pipeline:
             if self._writer.ledger.dirty:
                 self._flush()
             self._writer.seal()
-            waiting = self._delivery.flush_and_wait(self._writer, deadline_s=self.settings.drain_s)
-            self._log.stopped(self._kept, waiting, self.choice.folder)
-        except Exception as error:
+            lost = {cause.value: self._counters[index] for cause, index in LOST.items()}
+            self._delivery.flush_and_wait(self._writer, deadline_s=self.settings.drain_s)
+            folder = SpoolFolder(self.choice.folder)
+            waiting = sum(len(list_segments(folder.slot_dir(spool_id))) for spool_id in folder.slot_ids())
+            self._log.stopped(self._kept, lost, waiting, self.choice.folder)
+        except SpoolError as error:
             self._log.spool_failed(error)
+        except Exception as error:
+            self._log.record_failed(error)
         self._writer.close()
         self._delivery.close()
         self._at_end()
+
+
+def _without_bodies(exchange: Exchange) -> Exchange:
+    codes = exchange.codes
+    if exchange.request_chunks:
+        codes += (ErrorCode.REQUEST_OVER_BUDGET.value,)
+    if exchange.response_chunks:
+        codes += (ErrorCode.RESPONSE_OVER_BUDGET.value,)
+    return exchange._replace(request_chunks=(), response_chunks=(), granted_bytes=0, codes=codes)
+
+
+def _nothing(_: str) -> bool:
+    return False
 
 
 class _Barrier(NamedTuple):

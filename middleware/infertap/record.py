@@ -117,6 +117,8 @@ class Exchange(NamedTuple):
     response_headers: Headers
     response_started: bool
     """Whether a status went out; without one there is no response, and the status is what the server made of it."""
+    response_complete: bool
+    """Whether the app's answer went out to its end."""
     chunk_count: int
     """Body messages of the answer that carried bytes."""
     status_code: int

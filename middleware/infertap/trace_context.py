@@ -9,18 +9,20 @@ import os
 import random
 import re
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel_context
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import Getter, TextMapPropagator
-from opentelemetry.sdk.trace.sampling import Decision, Sampler
-from opentelemetry.sdk.trace.sampling import _get_from_env_or_default as sampler_from_environment
 from opentelemetry.trace import SpanKind, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from infertap.record import Headers, TraceIds
+
+if TYPE_CHECKING:
+    # Importing it reads span limits from the environment and raises for mistakes: never at an app's import.
+    from opentelemetry.sdk.trace.sampling import Sampler
 
 _TRACEPARENT = re.compile(rb"[ \t]*([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?[ \t]*")
 _MASK_64 = (1 << 64) - 1
@@ -144,7 +146,7 @@ class TraceSettings:
 
     __slots__ = ("_getter", "_propagator", "_standard_propagators", "pure", "sampler")
 
-    def __init__(self, pure: PureSampler | None, sampler: Sampler | None, propagator: TextMapPropagator) -> None:
+    def __init__(self, pure: PureSampler | None, sampler: "Sampler | None", propagator: TextMapPropagator) -> None:
         self.pure = pure
         self.sampler = sampler
         self._propagator = propagator
@@ -159,8 +161,7 @@ class TraceSettings:
         else:
             name = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or "parentbased_always_on"
             pure = PureSampler.from_name(name, environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip())
-        sampler = None if pure is not None else sampler_from_environment()
-        return cls(pure, sampler, _configured_propagator())
+        return cls(pure, _configured_sampler() if pure is None else None, _configured_propagator())
 
     def arrive(self, headers: Headers, bits: int) -> Arrival:
         """Read what the caller sent. Runs on the event loop: the common case is one scan of the headers."""
@@ -186,11 +187,19 @@ class TraceSettings:
         if self.pure is not None:
             sampled = self.pure.sampled(trace_id, flags)
         else:
-            result = cast("Sampler", self.sampler).should_sample(context, trace_id, "", SpanKind.SERVER)
-            sampled = result.decision is Decision.RECORD_AND_SAMPLE
+            assert self.sampler is not None, "one of the two samplers is always there"
+            result = self.sampler.should_sample(context, trace_id, "", SpanKind.SERVER)
+            sampled = result.decision.name == "RECORD_AND_SAMPLE"
             state = result.trace_state.to_header() if result.trace_state else state
         ids = TraceIds(trace_id, span_id, parent.span_id if parent.is_valid else 0, int(sampled), state)
         return None, ids, context
+
+
+def _configured_sampler() -> "Sampler":
+    """A sampler that is not a standard one. Raises what the SDK raises for mistakes in its variables."""
+    from opentelemetry.sdk.trace.sampling import _get_from_env_or_default
+
+    return _get_from_env_or_default()
 
 
 def _configured_propagator() -> TextMapPropagator:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, cast
 
 from infertap._version import __version__
-from infertap.errors import ConfigError, InfertapError
+from infertap.errors import ConfigError, InfertapError, UsageError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_USAGE
     except InfertapError as error:
         print(f"infertap {name}: {error}", file=sys.stderr)
-        return FAILED
+        return WRONG_USAGE if isinstance(error, UsageError) else FAILED
     except KeyboardInterrupt:
         print(f"infertap {name}: interrupted", file=sys.stderr)
         return FAILED

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "trace": {"record", "trace_context"},
     "capture": {"record", "trace"},
     "paths": set(),
+    "cgroup": set(),
     "processors": {"processors", "protocols", "record", "trace", "trace_context", "errors"},
     "protocols": {"protocols", "record", "errors"},
     "events": set(),

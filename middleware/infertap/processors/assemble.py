@@ -10,7 +10,6 @@ from infertap.processors.redact import Redactor
 from infertap.processors.secret_names import MARK, SecretNames, redact_text
 from infertap.processors.span_content import is_content, request_content
 from infertap.record import (
-    EndReason,
     ErrorCode,
     Exchange,
     Headers,
@@ -130,7 +129,7 @@ class Assembler:
         record.is_stream = response_type.streams or several
         if not exchange.request_complete and _announces_more(request_headers, exchange.request_bytes):
             record.logging_error_codes.append(ErrorCode.REQUEST_NOT_READ.value)
-        whole = exchange.end_reason == EndReason.COMPLETE.value
+        whole = exchange.response_complete
         if not whole and exchange.response_bytes:
             record.logging_error_codes.append(ErrorCode.RESPONSE_INCOMPLETE.value)
         if self._settings.content == "metadata":

@@ -82,7 +82,9 @@ class SpanRows:
 
     def _operation(self, span: SpanRecord) -> str:
         names = ("gen_ai.operation.name", "openinference.span.kind", "mlflow.spanType")
-        return self._clean(_first(span.attributes, names) or span.name) or ""
+        told = self._clean(_first(span.attributes, names))
+        # MLflow says UNKNOWN where its user said nothing.
+        return told if told and told != "UNKNOWN" else self._clean(span.name) or ""
 
     def _model(self, record: InferenceRecord, attributes: Mapping[str, Any]) -> None:
         usage = _json_map(attributes.get("mlflow.chat.tokenUsage"))

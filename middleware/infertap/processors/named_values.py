@@ -16,6 +16,8 @@ _NAME = re.compile(
 )
 _ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
 _QUOTE = re.compile(r"\\*[\"']")
+_WHOLE_LINE = re.compile(r"(?:authorization|cookie)$", re.IGNORECASE)
+_LINE_END = re.compile(r"[\r\n]|$")
 _BARE_VALUE = re.compile(r"[^\s,;&}\]<>\"']+")
 _BRACKET = re.compile(r"(\\*\")|([{\[])|([}\]])")
 _HARMLESS = frozenset({"", "null", "true", "false", "None", "True", "False", MARK})
@@ -33,7 +35,7 @@ def redact_named_values(text: str, secret: Callable[[str], bool]) -> tuple[str, 
             name = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), name)
         if match.start() < done or not secret(name):
             continue
-        start, end = match.end(), _element_end(text, match.end()) if match["tag"] else _value_end(text, match.end())
+        start, end = match.end(), _end_of_value(text, match)
         opening = _QUOTE.match(text, start, end)
         if opening is not None:
             start = opening.end()
@@ -44,6 +46,15 @@ def redact_named_values(text: str, secret: Callable[[str], bool]) -> tuple[str, 
         done = end
         count += 1
     return ("".join((*out, text[done:])), count) if count else (text, 0)
+
+
+def _end_of_value(text: str, match: re.Match[str]) -> int:
+    if match["tag"]:
+        return _element_end(text, match.end())
+    if match["bare"] and _WHOLE_LINE.search(match["bare"]) and _QUOTE.match(text, match.end()) is None:
+        # A header in a text: its value has words and pairs of its own (`Digest ...`, `a=b; session=...`).
+        return _LINE_END.search(text, match.end()).start()  # type: ignore[union-attr]  # matches at the end at the latest
+    return _value_end(text, match.end())
 
 
 def _element_end(text: str, start: int) -> int:

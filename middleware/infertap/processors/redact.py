@@ -253,8 +253,15 @@ def _harmless(key: str, value: Any, node: dict[str, Any]) -> bool:
     if value is None or value == "" or value == MARK:
         return True
     if len(key) == 5 and key.lower() == "token":
-        return not isinstance(value, str) or "logprob" in node
+        return "logprob" in node or not _holds_text(value)
     return isinstance(value, bool)
+
+
+def _holds_text(value: Any) -> bool:
+    """Whether there is text in a value, as in a secret; a language model's token may be a number or a list of them."""
+    if isinstance(value, dict):
+        return not {"id", "text"} <= value.keys()  # TGI streams its tokens as such objects
+    return isinstance(value, str) or (isinstance(value, list) and any(_holds_text(item) for item in value))
 
 
 def _looks_like_json(text: str) -> bool:

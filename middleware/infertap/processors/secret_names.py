@@ -29,11 +29,12 @@ _ENDINGS = (
     "apikey", "apikeys", "apitoken", "accesstoken", "authtoken", "refreshtoken", "idtoken", "sessiontoken",
     "securitytoken", "bearertoken", "bottoken", "csrftoken", "githubtoken", "gitlabtoken", "hftoken", "vaulttoken",
     "accesskey", "accountkey", "secretkey", "privatekey", "accesskeyid", "secretaccesskey", "clientsecret", "secret",
-    "secrets", "authorization", "credentials", "subscriptionkey", "cookie", "cookies",
+    "secrets", "authorization", "credentials", "subscriptionkey", "cookie", "cookies", "openaikey", "anthropickey",
+    "azurekey", "awskey", "googlekey", "geminikey", "mistralkey", "coherekey", "groqkey", "hfkey", "huggingfacekey",
 )  # fmt: skip
 _ANYWHERE = ("password", "passwd", "passphrase")
 """`password1` and `password_confirmation` are one, too."""
-_ENDINGS_IN_FIELDS = (*_ENDINGS, "token")
+_ENDINGS_IN_FIELDS = (*_ENDINGS, "token", "signature", "credential", "assertion")
 """`X-Vault-Token`, `hub_token`; in a model's JSON `eos_token` and the like are ordinary keys."""
 _SEPARATORS = re.compile(r"[-_.\s\[\]]+")
 _CACHE_MAX = 4096
@@ -87,6 +88,7 @@ def _normal(name: str) -> str:
 
 
 _QUOTED = r"\\*\"(?:[^\"\\]|\\.)*(?:\"|\Z)|'[^']*(?:'|\Z)"
+_OPENING = re.compile(r"\\*[\"']")
 _FRAME = r"\\*[\"']?\s*[:=]\s*"
 _PAIR = re.compile(
     r"((?:api[-_]?key|access[-_]?key|secret[-_]?key|private[-_]?key|token|password|passwd|passphrase|pwd|secret"
@@ -157,11 +159,11 @@ def _redact_pairs(pattern: re.Pattern[str], text: str) -> tuple[str, int]:
     def keep_frame(match: re.Match[str]) -> str:
         nonlocal hits
         frame, value = match.groups()
-        bare = value.strip("\\\"'")
-        if not bare or bare == MARK:
+        opening = _OPENING.match(value)
+        quote = opening[0] if opening is not None else ""
+        if value[len(quote) :].removesuffix(quote) in ("", MARK):
             return match[0]
         hits += 1
-        quote = value[: value.index(bare)]
         return f"{frame}{quote}{MARK}{quote}"
 
     return pattern.sub(keep_frame, text), hits

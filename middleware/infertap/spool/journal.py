@@ -71,7 +71,7 @@ class Journal:
             self._folder.prepare(self._identity)
             slot = Slot.create(self._folder, self._clock, self._header)
         except OSError as error:
-            raise spool_error("cannot make a slot", error) from error
+            raise spool_error(f"cannot make a slot in {self._folder.path}", error) from error
         self.ledger = self.ledger.successor(slot.page.counters)
         self.page, self.slot, self._segment_no = slot.page, slot, 0
         return True

@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 
 from infertap.record import LossCause
 from infertap.spool.frames import pack
-from infertap.spool.page import KEPT, LEDGERED, LOST, SAMPLED, SEEN
+from infertap.spool.page import FINISHED, KEPT, LEDGERED, LOST, SAMPLED, SEEN
 
 _SEEN = "seen"
 _KEPT = "kept"
@@ -114,6 +114,7 @@ class Ledger:
         new = type(self)(counters)
         with self._lock:
             in_flight = max(0, self._counters[SEEN] - self._settled)
+            queued = max(0, self._counters[FINISHED] - self._settled)
             for minute, outcomes in self._since_seal.items():
                 for outcome, count in outcomes.items():
                     if outcome == _KEPT:
@@ -123,6 +124,7 @@ class Ledger:
                     elif outcome != _SEEN:
                         new.lose(minute, LossCause(outcome.removeprefix("lost/")), count)
         counters[SEEN] = new._settled + in_flight
+        counters[FINISHED] = new._settled + queued
         return new
 
     def _book(self, minute: int, outcome: str, count: int) -> None:

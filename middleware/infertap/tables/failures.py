@@ -27,6 +27,19 @@ _SIGNS = (
     ("dns error", "the store's host name cannot be resolved"),
     ("connect error", "the store cannot be reached"),
     ("(Connect)", "the store cannot be reached"),
+    ("MissingRegion", "no region is set (AWS_REGION)"),
+    ("Missing region", "no region is set (AWS_REGION)"),
+    ("loading credentials", "no credentials are set, and the machine offers none"),
+    ("169.254.169.254", "no credentials are set, and the machine offers none"),
+    ("no credentials", "no credentials are set"),
+    ("NoCredentials", "no credentials are set"),
+    ("CredentialsNotLoaded", "no credentials are set"),
+    ("status 404", "the store does not know this place"),
+    ("Invalid table location", "the URI is not understood by the table library"),
+    ("not a valid url", "the URI is not understood by the table library"),
+    ("No storage backend", "the table library has no driver for this scheme"),
+    ("Unknown scheme", "the table library has no driver for this scheme"),
+    ("Unable to recognise URL", "the table library has no driver for this scheme"),
     ("timed out", "the store did not answer in time"),
     ("error sending request", "the store cannot be reached"),
     ("Cast error", "a column of the table has another type than ours"),
@@ -35,6 +48,10 @@ _SIGNS = (
 )
 """Part of a foreign text, and what it means; the first that fits."""
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://\S+")
+_KEY_LIKE = re.compile(r"[A-Za-z0-9+/=_-]{20,}")
+_WORDS_CHARS_MAX = 160
 _REFUSED = re.compile(r"failed validation check|[Ii]nvariant|CHECK constraint")
 
 
@@ -56,4 +73,14 @@ def describe(error: BaseException, *, table: str, doing: str) -> DestinationErro
     if _REFUSED.search(text):
         return RowsRefusedError(f"{what}: the table refuses at least one row")
     meaning = next((f": {meaning}" for sign, meaning in _SIGNS if sign in text), "")
+    if not meaning and doing == "opening":
+        # No row is in hand yet, so the library's last words may be quoted; what could be a key may not.
+        meaning = f": {_last_words(text)}"
     return RetryableError(f"{what}{meaning} ({type(error).__name__})")
+
+
+def _last_words(text: str) -> str:
+    """The innermost cause in a chain of errors, as one short line without colours, URLs or anything like a key."""
+    lines = [line for line in _COLOUR.sub("", text).replace("\u21b3", "\n").splitlines() if line.strip()]
+    words = _KEY_LIKE.sub("***", _URL.sub(r"\1://...", lines[-1] if lines else "no reason given"))
+    return " ".join(words.split())[:_WORDS_CHARS_MAX]

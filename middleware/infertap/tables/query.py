@@ -16,7 +16,7 @@ from uuid import UUID
 from arro3.core import DataType, Table
 from deltalake import DeltaTable, QueryBuilder
 
-from infertap.errors import InfertapError
+from infertap.errors import InfertapError, UsageError
 from infertap.tables.delta import call, open_table, sql_text, table_uri
 from infertap.tables.failures import is_foreign_panic
 from infertap.tables.schema import INFERENCE, SPANS, TABLES, TableSchema
@@ -38,6 +38,10 @@ _MISSING_TABLE = re.compile(r"table 'datafusion\.public\.(\w+)' not found")
 
 class QueryError(InfertapError):
     """The query was refused or failed. The message may quote it, so it is for the one who wrote it, and no log."""
+
+
+class StatementError(QueryError, UsageError):
+    """The gate refuses the statement or the id, before any table is opened."""
 
 
 def query(target: TableTarget, sql: str) -> Table:
@@ -62,7 +66,7 @@ def lookup(target: TableTarget, request_id: str) -> dict[str, Any]:
     try:
         uuid = UUID(request_id)
     except ValueError:
-        raise QueryError(f"not a request id: {request_id!r}; the column `request_id` holds UUIDs") from None
+        raise StatementError(f"not a request id: {request_id!r}; the column `request_id` holds UUIDs") from None
     wanted = f"request_id = {sql_text(str(uuid))}"
     found = rows(query(target, f"SELECT * FROM inference WHERE {wanted}{_near(uuid, INFERENCE)}"))
     row = found[0] if found else None
@@ -86,13 +90,13 @@ def check(sql: str) -> None:
     words = _words(sql)
     for word in words:
         if word in _CHANGES:
-            raise QueryError(f"only reading statements are allowed; {word} in double quotes would be a name")
+            raise StatementError(f"only reading statements are allowed; {word} in double quotes would be a name")
     if words[:1] == ["EXPLAIN"]:
         del words[0]
         while words[:1] in (["ANALYZE"], ["VERBOSE"], ["FORMAT"]):
             del words[: 2 if words[0] == "FORMAT" else 1]
     if words[:1] not in (["SELECT"], ["WITH"]):
-        raise QueryError("a query begins with SELECT, WITH or EXPLAIN")
+        raise StatementError("a query begins with SELECT, WITH or EXPLAIN")
 
 
 def _words(sql: str) -> list[str]:
@@ -103,12 +107,14 @@ def _words(sql: str) -> list[str]:
     while position < len(text):
         token = _TOKEN.match(text, position)
         if token is None:
-            raise QueryError("a quote is not closed")
+            raise StatementError("a quote is not closed")
         position = token.end()
         if token.lastgroup == "ambiguous":
-            raise QueryError(f"not understood here: {token.group()} (block comments, E'...' and $$ are not allowed)")
+            raise StatementError(
+                f"not understood here: {token.group()} (block comments, E'...' and $$ are not allowed)"
+            )
         if token.group() == ";":
-            raise QueryError("one statement at a time")
+            raise StatementError("one statement at a time")
         if token.lastgroup == "word":
             words.append(token.group().upper())
     return words

@@ -14,6 +14,7 @@ from infertap.choice import Choice, choose
 from infertap.otel_env import OtelEnvironment
 from infertap_sidecar.checks import run_checks
 from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings, shown
+from infertap_sidecar.own_endpoint import refuse_own_endpoint, unset_own_endpoints
 from infertap_sidecar.places import size_text, without_secrets
 from infertap_sidecar.settings import SidecarConfig
 from infertap_sidecar.spool_survey import FolderReport, survey
@@ -41,10 +42,15 @@ def main(argv: Sequence[str]) -> int:
     add_settings(parser, SidecarConfig, SidecarConfig.model_fields, "settings")
     config = read_settings(SidecarConfig, parser, argv, own=("all",))
     show_all: bool = parser.parse_known_args(argv)[0].all
-    choice = choose(config, OtelEnvironment.read(os.environ), cwd=Path.cwd())
+    environ = dict(os.environ)
+    own_endpoints = unset_own_endpoints(environ, config.receiver_addresses)
+    choice = choose(config, OtelEnvironment.read(environ), cwd=Path.cwd())
+    refuse_own_endpoint(choice, config.receiver_addresses)
 
     out = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100, highlight=False, soft_wrap=True)
     _print_choice(choice, config, out)
+    for line in own_endpoints:
+        out.print(Text(f"! {line}", "yellow"))
     passed = _print_checks(choice, out)
     folders = survey({choice.spool_dir, Path.cwd() / ".infertap_spool", *_local_spool(config)}, choice)
     _print_spool(folders, out)

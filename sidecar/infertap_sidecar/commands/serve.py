@@ -1,8 +1,11 @@
 """`infertap serve`: the sidecar."""
 
+import os
 from collections.abc import Sequence
 
 from infertap.config import Config
+from infertap.errors import ConfigError
+from infertap.otel_env import OtelEnvironment
 from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings
 from infertap_sidecar.settings import ServeConfig
 
@@ -24,8 +27,19 @@ def main(argv: Sequence[str]) -> int:
     own = [name for name in ServeConfig.model_fields if name not in Config.model_fields]
     add_settings(parser, ServeConfig, own, "proxy")
     add_settings(parser, ServeConfig, Config.model_fields, "recording")
-    config = read_settings(ServeConfig, parser, argv)
+    try:
+        config = read_settings(ServeConfig, parser, argv)
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *_otel_problems()]) from None
+    if problems := OtelEnvironment.read(os.environ).problems:
+        raise ConfigError(problems)
     # Servers and the recorder are loaded only once it is clear that they will run.
     from infertap_sidecar.app import serve
 
     return serve(config)
+
+
+def _otel_problems() -> Sequence[str]:
+    """Mistakes in `OTEL_*`, said together with those in the settings: one start shows the whole list."""
+    otel = OtelEnvironment.read(os.environ)
+    return otel.problems if otel.endpoint_variable is not None and otel.exporter_off_variable is None else ()

@@ -320,7 +320,9 @@ def test_a_failure_keeps_the_status_that_went_out() -> None:
     """An exception before the first byte is a 500; one after it leaves the status as sent."""
     before, budget = _capture()
     before.failed("ValueError", "no")
-    assert _close(before, budget)[15:21] == (500, "app_error", (), "ValueError", "no", None)
+    exchange = _close(before, budget)
+    assert (exchange.status_code, exchange.end_reason, exchange.codes) == (500, "app_error", ())
+    assert (exchange.error_type, exchange.error_message, exchange.tags) == ("ValueError", "no", None)
     after, budget = _capture()
     after.sent(_start(200), 0)
     after.failed("ValueError", "no")

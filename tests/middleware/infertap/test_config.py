@@ -263,14 +263,16 @@ def test_a_secret_in_the_tables_uri_is_a_problem_that_does_not_show_it(uri: str)
         assert _SECRET not in problem
 
 
-@pytest.mark.parametrize("tables", ["s4://bucket/x", "http://host/x", "", "   ", "://x", "s3://[x", "~no-such-user/x"])
+@pytest.mark.parametrize(
+    "tables", ["s4://bucket/x", "http://host/x", "memory://", "", "   ", "://x", "s3://[x", "~no-such-user/x"]
+)
 def test_a_root_that_cannot_be_one_is_a_problem(tables: str) -> None:
-    """An unknown scheme, no URI, nobody's home, or nothing at all."""
+    """An unknown scheme, one process's memory, no URI, nobody's home, or nothing at all."""
     assert _problems(tables=tables)[0].startswith("tables")
 
 
 @pytest.mark.parametrize(
-    "tables", ["./x", "/abs/x", "s3://b/x", "S3://b/x", "gs://b", "abfss://c@a.dfs.core.windows.net/x", "memory://"]
+    "tables", ["./x", "/abs/x", "s3://b/x", "S3://b/x", "gs://b", "abfss://c@a.dfs.core.windows.net/x"]
 )
 def test_roots_that_delta_rs_knows(tables: str) -> None:
     """Folders and object stores."""

@@ -71,7 +71,7 @@ def test_wrong_settings_are_one_error_with_all_problems(heard: _Heard) -> None:
     EventLog().not_recording(["first", "second"])
     ((level, line),) = heard.lines
     assert level == logging.ERROR
-    assert line.endswith("first\nsecond")
+    assert line.endswith("- first\n- second")
 
 
 def test_a_failing_record_names_its_place_and_not_its_content(heard: _Heard) -> None:
@@ -103,11 +103,13 @@ def test_repeated_events_are_said_once_a_minute(heard: _Heard, monkeypatch: pyte
 
 
 def test_the_last_line_says_what_waits(heard: _Heard) -> None:
-    """INFO where all is delivered, WARNING where not."""
+    """INFO where all is delivered, WARNING where something waits or was lost, and why."""
     log = EventLog()
-    log.stopped(5, 0, "/spool")
-    log.stopped(5, 2, "/spool")
+    log.stopped(5, {"queue_full": 0}, 0, "/spool")
+    log.stopped(1, {}, 2, "/spool")
+    log.stopped(0, {"spool_full": 3}, 0, "/spool")
     assert heard.lines == [
-        (logging.INFO, "5 requests recorded, all delivered"),
-        (logging.WARNING, "5 requests recorded; 2 segments wait in /spool for the next start"),
+        (logging.INFO, "5 requests recorded; all delivered"),
+        (logging.WARNING, "1 request recorded; 2 segments wait in /spool for the next start"),
+        (logging.WARNING, "0 requests recorded; lost: spool_full 3"),
     ]

@@ -130,6 +130,12 @@ def test_an_http_status_beats_the_span_status() -> None:
     assert row(attributes=attributes, status=["ERROR", None]).status_code == 429
 
 
+def test_a_span_without_a_type_is_called_by_its_name() -> None:
+    """UNKNOWN, which MLflow writes by itself, says nothing."""
+    attributes = {"mlflow.spanInputs": "1", "mlflow.spanOutputs": "2", "mlflow.spanType": '"UNKNOWN"'}
+    assert row(attributes=attributes).operation == "predict"
+
+
 def test_the_id_is_a_uuid_of_start_and_ids() -> None:
     """The same for the same span; another for another span or trace."""
     one = span_request_id(span())

@@ -59,3 +59,18 @@ def test_wrong_settings_are_usage_errors(infertap: Any) -> None:
     assert result.returncode == 2
     assert "content" in result.stderr
     assert "--nonsense" in result.stderr
+
+
+def test_the_receivers_own_endpoint_and_the_secret(infertap: Any) -> None:
+    """What serve would take as unset, doctor does, too; the secret is named and not shown."""
+    variables = {
+        "INFERTAP_OTLP_HTTP": "127.0.0.1:4318",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318",
+        "INFERTAP_OUTER_SECRET": "a-secret-of-both-sides",
+    }
+    done = infertap("doctor", **variables)
+    assert done.returncode == 0, done.stderr
+    assert "recording to ./inference_tables" in done.stdout
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT points at this receiver" in done.stdout
+    assert "outer_secret" in done.stdout
+    assert "a-secret-of-both-sides" not in done.stdout + done.stderr

@@ -21,6 +21,7 @@ TEXT = b"spans " * 1000
         (gzip.compress(TEXT[:3000]) + gzip.compress(TEXT[3000:]), "gzip"),
         (zlib.compress(TEXT), "deflate"),
     ],
+    ids=["none", "identity", "gzip", "spelling", "members", "deflate"],
 )
 def test_a_body_comes_out_as_it_went_in(body: bytes, coding: str) -> None:
     """Every supported coding gives the sender's bytes, a limit of exactly their number included."""
@@ -53,6 +54,7 @@ def test_many_small_members_count_together() -> None:
         (zlib.compress(TEXT) + b"rest", "deflate"),
         (gzip.compress(TEXT), "deflate"),
     ],
+    ids=["no gzip", "cut gzip", "gzip with a rest", "cut deflate", "deflate with a rest", "gzip called deflate"],
 )
 def test_damage_is_malformed(body: bytes, coding: str) -> None:
     """What is cut off, followed by rubbish, or of another coding is the sender's mistake."""

@@ -82,7 +82,9 @@ def test_partial_success_says_what_was_rejected(call: Call) -> None:
     assert (partial.rejected_spans, partial.error_message) == (1, "rejected 1 spans: 1 invalid trace_id")
 
 
-@pytest.mark.parametrize("content", [b"\xff" * 40, body(span(1))[:-3], b"GET / HTTP/1.1"])
+@pytest.mark.parametrize(
+    "content", [b"\xff" * 40, body(span(1))[:-3], b"GET / HTTP/1.1"], ids=["random", "cut", "http"]
+)
 def test_what_is_no_request_is_an_invalid_argument(call: Call, content: bytes) -> None:
     """The sender's mistake, not to be sent again."""
     with pytest.raises(grpc.RpcError) as refused:

@@ -190,6 +190,7 @@ def test_one_unreadable_span_in_json_leaves_the_others() -> None:
         b'{"resourceSpans": [{"scopeSpans": {"spans": []}}]}',
         b"[" * 100_000,
     ],
+    ids=["empty", "cut", "list", "no text", "number", "numbers", "resource", "map", "deep"],
 )
 def test_a_document_that_is_none_is_malformed(body: bytes) -> None:
     """Nothing is guessed from it."""
