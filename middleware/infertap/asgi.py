@@ -22,11 +22,7 @@ from infertap.lifespan import Lifespan
 from infertap.outer import comes_from_sidecar, incoming_context, without_marker
 from infertap.pipeline import Idle, Pipeline
 from infertap.record import EndReason, Headers, TraceIds, request_id
-<<<<<<< HEAD
 from infertap.trace import OuterSpan, ServerSpan, context_with, current_server_span, span_in, text_of
-=======
-from infertap.trace import ServerSpan, context_with, span_in, text_of
->>>>>>> main
 from infertap.trace_context import derive_ids, random_bits
 
 Scope = MutableMapping[str, Any]
@@ -88,16 +84,11 @@ class InferenceMiddleware:
                 if pipeline.outer_secret is not None and comes_from_sidecar(scope, pipeline.outer_secret):
                     await self._leave_to_sidecar(pipeline, scope, receive, send)
                     return
-<<<<<<< HEAD
-                if pipeline.records(scope["path"]):
+                if pipeline.records(scope["path"]) and not _recorded_already(scope, outer, pipeline):
                     if self._official is not None and _may_make_span(pipeline, scope):
                         await self._official(scope, receive, send)
                     else:
                         await self._record(pipeline, scope, receive, send)
-=======
-                if pipeline.records(scope["path"]) and not _recorded_already(scope, outer, pipeline):
-                    await self._record(pipeline, scope, receive, send)
->>>>>>> main
                     return
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
@@ -192,19 +183,18 @@ class InferenceMiddleware:
         await Lifespan(self.app, self._config, self._adopt).run(scope, receive, send)
 
 
-<<<<<<< HEAD
 def _may_make_span(pipeline: Pipeline, scope: Scope) -> bool:
     """Whether the official middleware is to make one: nobody outside of us has, and none is unwanted."""
     if _outer_span(otel_context.get_current(), scope) is not None:
         return False
     return pipeline.settings.span_excluded is None or not pipeline.span_excluded(scope)
-=======
+
+
 def _recorded_already(scope: Scope, outer: Pipeline, pipeline: Pipeline) -> bool:
     """Whether an outer middleware writes this request's row to the same place: one request is one row."""
     if SPAN_KEY not in scope:
         return False
     return outer is pipeline or outer.choice.folder == pipeline.choice.folder
->>>>>>> main
 
 
 def _server_span(
@@ -214,25 +204,15 @@ def _server_span(
     base = otel_context.get_current()
     outer = _outer_span(base, scope)
     if outer is not None:
-<<<<<<< HEAD
         span = ServerSpan(pipeline, _joined(outer, bits), None, bits, None, started_at_ns)
+        scope.setdefault(SPAN_KEY, span)
         return span, context_with(span, base, current=False)
-    if pipeline.settings.span_excluded is not None and pipeline.span_excluded(scope):
-        ids = derive_ids(_header(headers, b"traceparent"), bits, None)
-        span = ServerSpan(pipeline, ids, None, bits, None, started_at_ns)
-        span.excluded = True
-=======
-        current = outer.get_span_context()
-        if current.is_valid:
-            span = ServerSpan(pipeline, _joined(outer, current, bits), None, bits, None, started_at_ns)
-            scope.setdefault(SPAN_KEY, span)
-            return span, context_with(span, base, current=False)
     if pipeline.settings.span_excluded is not None and pipeline.span_excluded(scope):
         # Resolved here, without a sampler: the worker would sample it after all.
         unsampled = derive_ids(_header(headers, b"traceparent"), bits, None)
         span = ServerSpan(pipeline, unsampled, None, bits, None, started_at_ns)
+        span.excluded = True
         scope[SPAN_KEY] = span
->>>>>>> main
         return span, context_with(span, base, current=False)
     traceparent, ids, context = pipeline.trace.arrive(headers, bits)
     span = ServerSpan(pipeline, ids, traceparent, bits, pipeline.trace.pure, started_at_ns)

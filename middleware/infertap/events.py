@@ -30,7 +30,7 @@ class EventLog:
 
     def warn(self, line: str) -> None:
         """A line at WARNING that its sender says once."""
-        _logger().warning("%s", line)
+        _say(logging.WARNING, line)
 
     def not_recording(self, problems: Sequence[str]) -> None:
         """Something is wrong where a start cannot be refused."""
