@@ -17,11 +17,12 @@ from opentelemetry.trace import Span, SpanContext
 from infertap.build import prepare_or_idle
 from infertap.capture import Capture, snapshot
 from infertap.config import Config
+from infertap.joining.official import official_server_span
 from infertap.lifespan import Lifespan
 from infertap.outer import comes_from_sidecar, incoming_context, without_marker
 from infertap.pipeline import Idle, Pipeline
 from infertap.record import EndReason, Headers, TraceIds, request_id
-from infertap.trace import ServerSpan, context_with, span_in, text_of
+from infertap.trace import OuterSpan, ServerSpan, context_with, current_server_span, span_in, text_of
 from infertap.trace_context import derive_ids, random_bits
 
 Scope = MutableMapping[str, Any]
@@ -57,6 +58,7 @@ class InferenceMiddleware:
         self.app = app
         self._config = config
         self._pipeline: Pipeline | None = None
+        self._official: ASGIApp | None = None
         self._started = False
         this = ref(self)
 
@@ -83,7 +85,10 @@ class InferenceMiddleware:
                     await self._leave_to_sidecar(pipeline, scope, receive, send)
                     return
                 if pipeline.records(scope["path"]) and not _recorded_already(scope, outer, pipeline):
-                    await self._record(pipeline, scope, receive, send)
+                    if self._official is not None and _may_make_span(pipeline, scope):
+                        await self._official(scope, receive, send)
+                    else:
+                        await self._record(pipeline, scope, receive, send)
                     return
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
@@ -97,15 +102,25 @@ class InferenceMiddleware:
             recorder = prepare_or_idle(self._config)
             recorder.start()
             self._adopt(recorder)
+            if self._pipeline is not None:
+                self._pipeline.joining.app_started()
         return self._pipeline
 
     def _adopt(self, recorder: Pipeline | Idle | None) -> None:
         self._started = recorder is not None
-        self._pipeline = recorder if isinstance(recorder, Pipeline) else None
+        pipeline = self._pipeline = recorder if isinstance(recorder, Pipeline) else None
+        self._official = None
+        if pipeline is not None and pipeline.settings.server_span == "otel":
+
+            async def record(scope: Scope, receive: Receive, send: Send) -> None:
+                await self._record(pipeline, scope, receive, send)
+
+            self._official = official_server_span(record, pipeline.joining)
 
     async def _record(self, pipeline: Pipeline, scope: Scope, receive: Receive, send: Send) -> None:
         started_at_ns, started_ns = _wall_ns(), _now_ns()
-        tap = token = None
+        tap = token = joined = None
+        joining = pipeline.joining
         try:
             frozen = snapshot(scope)
             bits = random_bits(256)
@@ -113,6 +128,9 @@ class InferenceMiddleware:
             capture = Capture(frozen, pipeline.limits, pipeline.budget, span, (started_at_ns, started_ns), bits)
             make = _Tap if pipeline.request_id_header is None else _TapWithId
             tap = make(pipeline, capture, scope, receive, send)
+            if joining.active:
+                # First: where MLflow shares OpenTelemetry's context, it replaces it, and ours must be on top.
+                joined = joining.enter(span, scope)
             token = otel_context.attach(context)
             pipeline.began()
         except Exception as error:
@@ -131,14 +149,25 @@ class InferenceMiddleware:
         finally:
             if token is not None:
                 otel_context.detach(token)
+            if joined is not None:
+                joined.leave()
 
     async def _leave_to_sidecar(self, pipeline: Pipeline, scope: Scope, receive: Receive, send: Send) -> None:
         """The sidecar in front writes row and server span; here, children only find their parent."""
-        token = None
+        token = joined = None
         inner = scope
         try:
-            context = incoming_context(pipeline, scope["headers"])
+            base = otel_context.get_current()
+            current = _outer_span(base, scope)
+            if current is None:
+                context = incoming_context(pipeline, scope["headers"])
+            else:
+                # A maker outside of us has read the sidecar's context already; its span stays the parent.
+                context = context_with(OuterSpan(pipeline, _joined(current, random_bits(256))), base, current=False)
             inner = without_marker(scope)
+            outer = current_server_span(context)
+            if outer is not None and pipeline.joining.active:
+                joined = pipeline.joining.enter(outer, inner)
             token = otel_context.attach(context)
         except Exception as error:
             pipeline.capture_failed(error)
@@ -147,9 +176,18 @@ class InferenceMiddleware:
         finally:
             if token is not None:
                 otel_context.detach(token)
+            if joined is not None:
+                joined.leave()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await Lifespan(self.app, self._config, self._adopt).run(scope, receive, send)
+
+
+def _may_make_span(pipeline: Pipeline, scope: Scope) -> bool:
+    """Whether the official middleware is to make one: nobody outside of us has, and none is unwanted."""
+    if _outer_span(otel_context.get_current(), scope) is not None:
+        return False
+    return pipeline.settings.span_excluded is None or not pipeline.span_excluded(scope)
 
 
 def _recorded_already(scope: Scope, outer: Pipeline, pipeline: Pipeline) -> bool:
@@ -164,17 +202,16 @@ def _server_span(
 ) -> tuple[ServerSpan, otel_context.Context]:
     """The request's span, and its context; a valid span that is current already stays current."""
     base = otel_context.get_current()
-    outer = span_in(base) or scope.get(SPAN_KEY)
+    outer = _outer_span(base, scope)
     if outer is not None:
-        current = outer.get_span_context()
-        if current.is_valid:
-            span = ServerSpan(pipeline, _joined(outer, current, bits), None, bits, None, started_at_ns)
-            scope.setdefault(SPAN_KEY, span)
-            return span, context_with(span, base, current=False)
+        span = ServerSpan(pipeline, _joined(outer, bits), None, bits, None, started_at_ns)
+        scope.setdefault(SPAN_KEY, span)
+        return span, context_with(span, base, current=False)
     if pipeline.settings.span_excluded is not None and pipeline.span_excluded(scope):
         # Resolved here, without a sampler: the worker would sample it after all.
         unsampled = derive_ids(_header(headers, b"traceparent"), bits, None)
         span = ServerSpan(pipeline, unsampled, None, bits, None, started_at_ns)
+        span.excluded = True
         scope[SPAN_KEY] = span
         return span, context_with(span, base, current=False)
     traceparent, ids, context = pipeline.trace.arrive(headers, bits)
@@ -183,7 +220,17 @@ def _server_span(
     return span, context_with(span, base if context is None else context)
 
 
-def _joined(outer: Span, current: SpanContext, bits: int) -> TraceIds:
+def _outer_span(base: otel_context.Context, scope: Scope) -> Span | None:
+    """The span of this process that is current already. A remote one is only what the caller's headers say."""
+    outer = span_in(base) or scope.get(SPAN_KEY)
+    if outer is None:
+        return None
+    current = outer.get_span_context()
+    return outer if current.is_valid and not current.is_remote else None
+
+
+def _joined(outer: Span, bits: int) -> TraceIds:
+    current = outer.get_span_context()
     parent = getattr(outer, "parent", None)
     state = current.trace_state.to_header() if current.trace_state else ""
     parent_id = parent.span_id if isinstance(parent, SpanContext) else 0

@@ -22,6 +22,7 @@ from infertap.drain.settings import DrainerSettings
 from infertap.drain.thread import ThreadDrainer
 from infertap.errors import ConfigError, OtelConfigError
 from infertap.events import EventLog
+from infertap.joining.joining import JoiningSettings
 from infertap.otel_env import OtelEnvironment
 from infertap.pipeline import Idle, Pipeline, PipelineSettings
 from infertap.processors.assemble import Assembler, AssemblySettings
@@ -108,6 +109,7 @@ def build_pipeline(config: Config, choice: Choice, log: EventLog, *, receives: b
         delivery=delivery,
         at_end=lambda: thread.close(deadline_s=config.drain_s),
         trace=trace,
+        joining=JoiningSettings(choice.kind, _texts(resource), config.install_tracer_provider),
         clock=clock,
         log=log,
     )
@@ -166,6 +168,7 @@ def _pipeline_settings(config: Config, *, receives: bool) -> PipelineSettings:
         exclude_paths=config.exclude_paths,
         request_id_header=header.lower().encode() if header is not None else None,
         span_excluded=_span_excluded(os.environ),
+        server_span=config.server_span,
         outer_secret=config.outer_secret.encode() if config.outer_secret is not None else None,
         span_share=_RECEIVER_SPAN_SHARE if receives else _SPAN_SHARE,
     )

@@ -106,7 +106,6 @@ _PLANNED = ("payload_store", "require_destination", "sample_rate", "sample_rules
 
 _NOT_BUILT: Mapping[str, tuple[object, ...]] = {
     "durability": ("strict",),
-    "server_span": ("otel",),
 }
 
 
@@ -159,7 +158,14 @@ class Config(BaseModel):
     durability: Literal["batched", "strict"] = Field(
         "batched", description="strict holds an answer back until its record is on disk."
     )
-    server_span: Literal["light", "otel"] = Field("light", description="Who makes the server span.")
+    server_span: Literal["light", "otel"] = Field(
+        "light", description="Who makes the server span; otel nests OpenTelemetry's own ASGI middleware."
+    )
+    install_tracer_provider: bool = Field(
+        False,
+        description="Where the app sets no OpenTelemetry tracer provider, set one, so that its instrumentations' spans "
+        "are recorded. `infertap run` sets it.",
+    )
     binary_bodies: Literal["withhold"] = Field("withhold", description="What happens to bodies that are no text.")
     served_entity_id: str | None = Field(None, description="Column served_entity_id; default: the service name.")
     request_id_header: str | None = Field(None, description="Response header that tells the caller the row's id.")

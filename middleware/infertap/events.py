@@ -28,6 +28,10 @@ class EventLog:
         if conflict is not None:
             _say(logging.WARNING, conflict)
 
+    def warn(self, line: str) -> None:
+        """A line at WARNING that its sender says once."""
+        _say(logging.WARNING, line)
+
     def not_recording(self, problems: Sequence[str]) -> None:
         """Something is wrong where a start cannot be refused."""
         _say(logging.ERROR, "nothing is recorded:\n" + "\n".join(f"- {problem}" for problem in problems))

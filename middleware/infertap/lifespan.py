@@ -55,6 +55,7 @@ class Lifespan:
         async def send_for_app(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 self._app_answered = True
+                self._app_started()
             elif message["type"].startswith("lifespan."):
                 self._app_answered = self._app_ended = True
                 await self._stop()
@@ -79,12 +80,17 @@ class Lifespan:
         """The rest of the protocol, for an app that has left it."""
         try:
             if not self._app_answered:
+                self._app_started()
                 await send({"type": "lifespan.startup.complete"})
             if not self._shutdown_came:
                 await receive()
         finally:
             await self._stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def _app_started(self) -> None:
+        if isinstance(self._recorder, Pipeline):
+            self._recorder.joining.app_started()
 
     async def _stop(self) -> None:
         recorder, self._recorder = self._recorder, None

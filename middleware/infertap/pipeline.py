@@ -25,6 +25,7 @@ from infertap.clock import Clock
 from infertap.errors import SpoolError
 from infertap.events import EventLog
 from infertap.handover import Fate, SpanBatch
+from infertap.joining.joining import Joining, JoiningSettings
 from infertap.paths import PathFilter
 from infertap.processors.assemble import Assembler
 from infertap.record import ErrorCode, Exchange, InferenceRecord, LossCause, PendingSpan
@@ -78,6 +79,7 @@ class PipelineSettings:
     exclude_paths: tuple[str, ...]
     request_id_header: bytes | None
     span_excluded: Callable[[Mapping[str, Any]], bool] | None
+    server_span: str = "light"
     outer_secret: bytes | None = None
     """With this value in `x-infertap-outer`, a sidecar in front says that it writes the row."""
     span_share: float = 0.25
@@ -121,12 +123,14 @@ class Pipeline:
         delivery: Delivery,
         at_end: Callable[[], None],
         trace: TraceSettings,
+        joining: JoiningSettings,
         clock: Clock,
         log: EventLog,
     ) -> None:
         self.choice = choice
         self.settings = settings
         self.trace = trace
+        self.joining = Joining(self, joining, log.warn)
         self.budget = ByteBudget(settings.queue_bytes_max)
         self.limits = CaptureLimits(settings.capture_bytes_max)
         self.records: Callable[[str], bool] = PathFilter(settings.include_paths, settings.exclude_paths).records
@@ -269,15 +273,18 @@ class Pipeline:
         if thread is None:
             return
         atexit.unregister(self.stop)
+        finish_flush = self.joining.begin_flush(self.settings.drain_s)
         self._stopping = True
         self._wake.set()
         thread.join(self.settings.drain_s + _READY_S_MAX)
+        finish_flush()
 
     # The worker's side.
 
     def _run(self) -> None:
         self._log.starting(self.choice.start_line(self.settings.content), self.choice.warnings, self.choice.conflict)
         self._open()
+        self.joining.look()
         self._ready.set()
         next_tick = 0.0
         while not self._stopping:
@@ -318,6 +325,7 @@ class Pipeline:
             dropped, self._queue_full = self._queue_full, 0
             self._log.queue_full(dropped)
         self._delivery.tick()
+        self.joining.look()
 
     def _spool_queue(self) -> None:
         """Everything that waits, in groups; each group is durable before the next is begun."""

@@ -295,6 +295,8 @@ class SpanRecord:
     resource: dict[str, Any] | None = None
     """Resource attributes where they differ from the OPEN frame's."""
     request_id: str | None = None
+    table_only: bool | None = None
+    """True where its maker exports it over OTLP by itself: under `both` only the table takes this copy."""
 
     def to_payload(self) -> dict[str, Any]:
         """The map of a SPAN frame."""

@@ -9,7 +9,7 @@ import inspect
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from contextvars import Token
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
@@ -27,7 +27,7 @@ from opentelemetry.trace.propagation import _SPAN_KEY
 from opentelemetry.util.types import AttributeValue
 
 from infertap.record import PendingSpan, SpanFacts, SpanRecord, TraceIds, request_id
-from infertap.trace_context import PureSampler, derive_ids, new_span_id
+from infertap.trace_context import PureSampler, derive_ids, marked_state, new_span_id
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,6 +50,8 @@ class ServerSpan(Span):
 
     # Defaults live on the class: most requests never touch their span.
     closed = touched = False
+    excluded = False
+    """Whether this request is to have a row and no span."""
     tags: dict[str, str] | None = None
     attributes: dict[str, Any] | None = None
     _context: SpanContext | None = None
@@ -84,7 +86,7 @@ class ServerSpan(Span):
         context = self._context
         if context is None:
             ids = self.resolve()
-            state = TraceState.from_header([ids.trace_state]) if ids.trace_state else None
+            state = TraceState.from_header([marked_state(ids.trace_state, ids.span_id)])
             context = self._context = SpanContext(ids.trace_id, ids.span_id, False, TraceFlags(ids.trace_flags), state)
         return context
 
@@ -173,6 +175,9 @@ class OuterSpan(ServerSpan):
 
 
 _SERVER_SPAN = otel_context.create_key("infertap-server-span")
+_request_span: ContextVar["ServerSpan | None"] = ContextVar("infertap_request_span", default=None)
+"""The same again, set where others make spans, too: FastAPI, Starlette and MLflow put contexts of their own in the
+place of the one that they found."""
 
 
 def context_with(span: ServerSpan, base: Mapping[str, object], *, current: bool = True) -> otel_context.Context:
@@ -195,9 +200,20 @@ def span_in(context: Mapping[str, object]) -> Span | None:
     return context.get(_SPAN_KEY)  # type: ignore[return-value]
 
 
-def current_server_span() -> ServerSpan | None:
+def bind_request(span: ServerSpan) -> "Token[ServerSpan | None]":
+    """Make `span` the request's also for code that replaces OpenTelemetry's context; undone by `unbind_request`."""
+    return _request_span.set(span)
+
+
+def unbind_request(token: "Token[ServerSpan | None]") -> None:
+    """Undo `bind_request`."""
+    _request_span.reset(token)
+
+
+def current_server_span(context: Mapping[str, object] | None = None) -> ServerSpan | None:
     """The server span of the request that this context belongs to, also where another span is current."""
-    return cast("ServerSpan | None", otel_context.get_value(_SERVER_SPAN))
+    found = (otel_context.get_current() if context is None else context).get(_SERVER_SPAN)
+    return cast("ServerSpan | None", found) or _request_span.get()
 
 
 def annotate(**tags: object) -> None:
@@ -361,7 +377,7 @@ class start_span:  # noqa: N801 - reads as the function it is used as
     def __enter__(self) -> ChildSpan:
         current = otel_context.get_current()
         # What stands under these keys is known; a cast() would be a call on the event loop.
-        server: ServerSpan | None = current.get(_SERVER_SPAN)  # type: ignore[assignment]
+        server: ServerSpan | None = current.get(_SERVER_SPAN) or _request_span.get()  # type: ignore[assignment]
         parent: Span | None = current.get(_SPAN_KEY)  # type: ignore[assignment]
         ids = _child_ids(parent) if parent is not None else None
         if server is None or ids is None:

@@ -40,6 +40,21 @@ def new_span_id() -> int:
     return random_bits(64) or 1
 
 
+STATE_KEY = "infertap"
+"""The member of a tracestate that marks what happens inside a recorded request; its value is the id of our span."""
+_STATE_MEMBERS_MAX = 32
+
+
+def marked_state(trace_state: str, span_id: int) -> str:
+    """The tracestate that our span hands down: ours first, then the caller's members."""
+    mark = f"{STATE_KEY}={span_id:016x}"
+    if not trace_state:
+        return mark
+    members = (member.strip() for member in trace_state.split(","))
+    others = [member for member in members if member and not member.startswith(f"{STATE_KEY}=")]
+    return ",".join([mark, *others[: _STATE_MEMBERS_MAX - 1]])
+
+
 def parse_traceparent(raw: bytes) -> tuple[int, int, int] | None:
     """(trace_id, parent span_id, flags) by the rules of OpenTelemetry's own parser; None where it is invalid."""
     match = _TRACEPARENT.fullmatch(raw)

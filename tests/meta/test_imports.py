@@ -29,16 +29,17 @@ MAY_IMPORT = {
     "processors": {"processors", "protocols", "record", "trace", "trace_context", "errors"},
     "protocols": {"protocols", "record", "errors"},
     "events": set(),
+    "joining": {"joining", "record", "trace", "trace_context"},
     "spool": {"_version", "clock", "errors", "record", "spool"},
     "tables": {"_version", "clock", "errors", "record", "tables", "targets"},
     "destinations": {"_version", "clock", "destinations", "errors", "record", "spool", "tables", "targets"},
     "drain": {"_version", "build", "clock", "destinations", "drain", "errors", "record", "spool", "targets"},
     "handover": {"record"},
-    "pipeline": REQUEST_PATH | {"choice", "drain", "events", "handover", "spool"},
+    "pipeline": REQUEST_PATH | {"choice", "drain", "events", "handover", "joining", "spool"},
     "metrics": LEAVES | {"choice", "spool"},
     "lifespan": {"build", "config", "errors", "pipeline"},
     "outer": {"pipeline", "record", "trace", "trace_context"},
-    "asgi": REQUEST_PATH | {"build", "config", "lifespan", "outer", "pipeline"},
+    "asgi": REQUEST_PATH | {"build", "config", "joining", "lifespan", "outer", "pipeline"},
 }
 HEAVY = ("arro3", "deltalake", "google.protobuf", "grpc", "opentelemetry.exporter", "opentelemetry.proto", "pyarrow")
 HEAVY_ROOMS = {"destinations", "tables"}

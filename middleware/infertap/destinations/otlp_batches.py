@@ -58,8 +58,12 @@ def pending(progresses: Iterable[Progress], *, requests: bool) -> Iterator[tuple
     for progress in progresses:
         frames = progress.segment.requests if requests else progress.segment.spans
         for index, payload in enumerate(frames):
-            if (requests, index) not in progress.settled:
-                yield progress, index, payload
+            if (requests, index) in progress.settled:
+                continue
+            if payload.get("table_only"):
+                progress.settled.add((requests, index))
+                continue
+            yield progress, index, payload
 
 
 def batches(items: Iterable[Item], *, bytes_max: Callable[[], int], spans_max: int) -> Iterator[list[Item]]:

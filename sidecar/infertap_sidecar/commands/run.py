@@ -31,11 +31,14 @@ def main(argv: Sequence[str]) -> int:
     add_config_file(parser)
     add_settings(parser, Config, Config.model_fields, "recording")
     # Read once here, so that a wrong setting is seen before a server starts; the workers read them again.
-    read_settings(Config, parser, own)
+    config = read_settings(Config, parser, own)
     if not command:
         raise ConfigError(["no command given: infertap run -- uvicorn module:app"])
     launch = rewrite(command, os.environ)
     environment = {**os.environ, **launch.variables, **_as_variables(parser.parse_args(own).__dict__)}
+    if "install_tracer_provider" not in config.sources:
+        # An app that was not written for infertap may have instrumentations and nowhere to send their spans.
+        environment[variable("install_tracer_provider")] = "true"
     program = _find(launch.command[0])
     sys.stdout.flush()
     sys.stderr.flush()

@@ -187,7 +187,7 @@ def test_the_context_keeps_what_it_was_built_on(sink: Sink) -> None:
 def test_the_trace_state_of_the_caller_is_in_the_context(sink: Sink) -> None:
     """So that the app's own clients pass it on."""
     span = ServerSpan(sink, TraceIds(1, 2, 0, 1, "a=1,b=2"))
-    assert span.get_span_context().trace_state.to_header() == "a=1,b=2"
+    assert span.get_span_context().trace_state.to_header() == f"infertap={span.get_span_context().span_id:016x},a=1,b=2"
 
 
 def test_annotate_keeps_text_and_the_last_value(server: ServerSpan) -> None:
