@@ -16,6 +16,8 @@ from infertap.errors import RetryableError
 from infertap.targets import OtlpTarget
 
 _LOOK_TIMEOUT_S = 2.0
+_NOTHING_IN_IT = ("HTTP 400", "gRPC INVALID_ARGUMENT")
+"""How some receivers answer to a request without spans."""
 _TRACES_PATH = "/v1/traces"
 _OTHER_TRACES_PATHS = ("/v2/trace/otlp", "/traces/otlp/v0.9")
 """Splunk's and Lightstep's; they are used as they are."""
@@ -42,7 +44,7 @@ class Wire(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """Whether the endpoint takes our requests; else what was seen and what to change."""
+    """Whether the endpoint takes our requests; what was seen; where it does not, what to change."""
 
     ok: bool
     problem: str = ""
@@ -51,7 +53,9 @@ class ProbeResult:
     @property
     def line(self) -> str:
         """One line for people."""
-        return "accepted" if self.ok else f"{self.problem}; {self.fix}" if self.fix else self.problem
+        if self.ok:
+            return f"reached ({self.problem})" if self.problem else "accepted"
+        return f"{self.problem}; {self.fix}" if self.fix else self.problem
 
 
 def probe(target: OtlpTarget) -> ProbeResult:
@@ -66,9 +70,13 @@ def probe(target: OtlpTarget) -> ProbeResult:
     except ValueError:
         return ProbeResult(False, "a certificate or key cannot be used", "it must be PEM")
     try:
-        return explain(target, export.export([]))
+        answer = export.export([])
     finally:
         export.close()
+    if answer.reason in _NOTHING_IN_IT:
+        # MLflow's, for example: credentials and path have passed, and what is wrong is that there is no span.
+        return ProbeResult(True, f"{answer.reason} to an empty request")
+    return explain(target, answer)
 
 
 def explain(target: OtlpTarget, answer: Answer) -> ProbeResult:
