@@ -1,6 +1,6 @@
 """The real OpenTelemetry Collector: its example configurations, what it gets from us, and what it answers.
 
-The binary is named by INFERTAP_OTELCOL, or lies at `~/.cache/infertap/otelcol`. It needs the receiver `otlp`, the
+The binary is named by TEST_OTELCOL, or lies at `~/.cache/infertap/otelcol`. It needs the receiver `otlp`, the
 exporters `otlp_grpc`, `otlp_http` and `file`, and the extensions `basicauth` and `bearertokenauth`.
 """
 
@@ -51,9 +51,9 @@ pytestmark = pytest.mark.heavy
 @pytest.fixture(scope="session")
 def otelcol() -> Path:
     """The Collector's binary."""
-    path = Path(os.environ.get("INFERTAP_OTELCOL") or Path.home() / ".cache" / "infertap" / "otelcol")
+    path = Path(os.environ.get("TEST_OTELCOL") or Path.home() / ".cache" / "infertap" / "otelcol")
     if not path.exists():
-        pytest.skip("needs an OpenTelemetry Collector: set INFERTAP_OTELCOL")
+        pytest.skip("needs an OpenTelemetry Collector: set TEST_OTELCOL")
     return path
 
 
