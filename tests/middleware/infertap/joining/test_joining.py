@@ -1,0 +1,159 @@
+"""Finding other makers of spans, and what a request does with them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import trace as otel_trace
+from opentelemetry.sdk.trace import TracerProvider
+
+from infertap.joining.joining import Joining, JoiningSettings
+from infertap.record import PendingSpan, TraceIds
+from infertap.trace import ServerSpan, annotate, current_server_span
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.errors: list[Exception] = []
+
+    def submit_span(self, span: PendingSpan) -> bool:
+        self.names.append(span.raw().name)
+        return True
+
+    def capture_failed(self, error: Exception) -> None:
+        self.errors.append(error)
+
+
+@pytest.fixture
+def no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process as it is before anybody sets a provider."""
+    monkeypatch.setattr(otel_trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(otel_trace, "_TRACER_PROVIDER_SET_ONCE", type(otel_trace._TRACER_PROVIDER_SET_ONCE)())
+
+
+@pytest.fixture
+def sink() -> Sink:
+    return Sink()
+
+
+def make(sink: Sink, *, install: bool = False) -> Joining:
+    warnings: list[str] = []
+    return Joining(sink, JoiningSettings("table", {}, install), warnings.append)
+
+
+@pytest.fixture
+def joining(sink: Sink, no_provider: None) -> Iterator[Joining]:
+    joining = make(sink)
+    yield joining
+    joining.begin_flush(1.0)()
+
+
+def server_span(sink: Sink) -> ServerSpan:
+    return ServerSpan(sink, TraceIds(0xA, 0xB, 0xC, 1, ""), None, 7, None, 1)
+
+
+def test_without_makers_nothing_is_active(joining: Joining, sink: Sink) -> None:
+    """An app without a provider pays one look; its spans find nobody."""
+    joining.look()
+    joining.app_started()
+    assert joining.active is False
+    assert otel_trace._TRACER_PROVIDER is None
+
+
+def test_a_provider_is_found_whenever_it_comes(joining: Joining, sink: Sink) -> None:
+    """Set after the start, it is tapped at the next look."""
+    joining.look()
+    otel_trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+    joining.look()
+    joining.look()
+    assert joining.active is True
+    joined = joining.enter(server_span(sink), {"headers": []})
+    otel_trace.get_tracer("library").start_span("work").end()
+    joined.leave()
+    assert sink.names == ["work"]
+
+
+def test_a_provider_is_offered_only_where_there_is_none(sink: Sink, no_provider: None) -> None:
+    """The app's own provider is never replaced."""
+    theirs = TracerProvider(shutdown_on_exit=False)
+    otel_trace.set_tracer_provider(theirs)
+    joining = make(sink, install=True)
+    joining.app_started()
+    assert otel_trace.get_tracer_provider() is theirs
+    joining.begin_flush(1.0)()
+
+
+@pytest.mark.parametrize("variable", ["OTEL_SDK_DISABLED", "OTEL_PYTHON_TRACER_PROVIDER"])
+def test_the_standard_switches_keep_our_provider_out(
+    sink: Sink, no_provider: None, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """Where OpenTelemetry is off, or told which provider to load, none of ours is set."""
+    monkeypatch.setenv(variable, "true")
+    joining = make(sink, install=True)
+    joining.app_started()
+    assert otel_trace._TRACER_PROVIDER is None
+
+
+def test_a_request_hands_its_context_to_those_who_read_headers(joining: Joining, sink: Sink) -> None:
+    """FastAPI's and Starlette's tracing extract the parent from the headers: they find our span there."""
+    otel_trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+    joining.look()
+    scope: dict[str, Any] = {"headers": [(b"host", b"h"), (b"traceparent", b"the caller's"), (b"tracestate", b"a=1")]}
+    joining.enter(server_span(sink), scope).leave()
+    assert scope["headers"] == [
+        (b"host", b"h"),
+        (b"traceparent", f"00-{0xA:032x}-{0xB:016x}-01".encode()),
+        (b"tracestate", f"infertap={0xB:016x}".encode()),
+    ]
+
+
+def test_the_request_is_known_where_the_context_was_replaced(joining: Joining, sink: Sink) -> None:
+    """`annotate` reaches the row though FastAPI has put another OpenTelemetry context in place."""
+    otel_trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+    joining.look()
+    span = server_span(sink)
+    joined = joining.enter(span, {"headers": []})
+    annotate(user="u-1")
+    joined.leave()
+    assert span.tags == {"user": "u-1"}
+    assert current_server_span() is None
+
+
+def test_an_excluded_request_keeps_the_callers_headers(joining: Joining, sink: Sink) -> None:
+    """Without a span of ours there is nothing to hand on."""
+    otel_trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+    joining.look()
+    span = server_span(sink)
+    span.excluded = True
+    scope: dict[str, Any] = {"headers": [(b"traceparent", b"the caller's")]}
+    joining.enter(span, scope).leave()
+    assert scope["headers"] == [(b"traceparent", b"the caller's")]
+
+
+def test_a_failure_costs_the_request_nothing(joining: Joining, sink: Sink) -> None:
+    """A scope that is none is counted, and the request goes on."""
+    otel_trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+    joining.look()
+    joining.enter(server_span(sink), {}).leave()
+    assert [type(error) for error in sink.errors] == [KeyError]
+
+
+def test_a_stop_flushes_and_leaves(sink: Sink, no_provider: None) -> None:
+    """Whoever exports by itself is told to; nothing of ours stays behind."""
+
+    class Told(TracerProvider):
+        flushed = 0
+
+        def force_flush(self, timeout_millis: int = 30_000) -> bool:
+            self.flushed += 1
+            return True
+
+    theirs = Told(shutdown_on_exit=False)
+    otel_trace.set_tracer_provider(theirs)
+    joining = make(sink)
+    joining.look()
+    joining.begin_flush(5.0)()
+    assert theirs.flushed == 1
+    assert theirs._active_span_processor._span_processors == ()
+    assert joining.active is False
