@@ -48,7 +48,7 @@ class Joining:
 
     def __init__(self, sink: Sink, settings: JoiningSettings, warn: Callable[[str], None]) -> None:
         self.active = False
-        self.keys = RequestKeys()
+        self.keys = RequestKeys(sink)
         self._sink = sink
         self._settings = settings
         self._warn = warn
@@ -173,6 +173,14 @@ class Joining:
 
         return finish
 
+    def abandon(self) -> None:
+        """Take nothing any more, without a lock: in a forked child, where nobody is left who would release it."""
+        self.active = False
+        if self._bridge is not None:
+            self._bridge.close()
+        for _, tap in self._taps:
+            tap.mute()
+
     def _close(self) -> None:
         self.active = False
         with self._lock:
@@ -198,10 +206,12 @@ class Joined:
     def leave(self) -> None:
         """The request is over. Never raises."""
         try:
-            if self.leave_mlflow is not None:
-                self.leave_mlflow()
-            if self.bound is not None:
-                unbind_request(self.bound)
+            try:
+                if self.leave_mlflow is not None:
+                    self.leave_mlflow()
+            finally:
+                if self.bound is not None:
+                    unbind_request(self.bound)
         except Exception as error:
             self._sink.capture_failed(error)
 

@@ -64,11 +64,15 @@ class SpanTap(SpanProcessor):
 
     def leave(self, provider: Any) -> None:
         """Take nothing any more; the provider lives on."""
-        self._sink = None
+        self.mute()
         active = _several(provider)
         if active is not None:
             with active._lock:
                 active._span_processors = tuple(other for other in active._span_processors if other is not self)
+
+    def mute(self) -> None:
+        """Take nothing any more, and stay where it is."""
+        self._sink = None
 
     @property
     def exported_by_others(self) -> bool:

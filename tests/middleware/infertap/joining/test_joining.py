@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from infertap.joining.joining import Joining, JoiningSettings
 from infertap.record import PendingSpan, TraceIds
-from infertap.trace import ServerSpan, annotate, current_server_span
+from infertap.trace import ServerSpan, annotate, current_server_span, start_span
 
 
 class Sink:
@@ -157,3 +157,25 @@ def test_a_stop_flushes_and_leaves(sink: Sink, no_provider: None) -> None:
     assert theirs.flushed == 1
     assert theirs._active_span_processor._span_processors == ()
     assert joining.active is False
+
+
+def test_our_child_span_finds_the_request_where_the_context_was_replaced(joining: Joining, sink: Sink) -> None:
+    """In a context without a span it becomes the server span's child."""
+    otel_trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+    joining.look()
+    joined = joining.enter(server_span(sink), {"headers": []})
+    with start_span("ours") as span:
+        assert span.resolve().parent_span_id == 0xB
+    joined.leave()
+    assert sink.names == ["ours"]
+
+
+def test_a_forked_child_takes_nothing_for_its_parent(joining: Joining, sink: Sink) -> None:
+    """What the parent set up is mute, and waits for no lock."""
+    otel_trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+    joining.look()
+    joining.abandon()
+    joined = joining.enter(server_span(sink), {"headers": []})
+    otel_trace.get_tracer("library").start_span("work").end()
+    joined.leave()
+    assert (joining.active, sink.names) == (False, [])

@@ -11,7 +11,7 @@ def context(span_id: int) -> SpanContext:
 
 def test_a_span_that_a_request_joins_becomes_the_requests() -> None:
     """It began before the request was known."""
-    keys = RequestKeys()
+    keys = RequestKeys(object())
     keys.began(context(2), None, None)
     keys.claim(1, 2, (5, 6))
     keys.claim(1, 3, (7, 8))
@@ -24,7 +24,7 @@ def test_a_span_that_a_request_joins_becomes_the_requests() -> None:
 
 def test_spans_that_never_end_are_forgotten_oldest_first() -> None:
     """A leak in the app is none in here."""
-    keys = RequestKeys()
+    keys = RequestKeys(object())
     for span_id in range(1, 20_002):
         keys.began(context(span_id), None, None)
     assert keys.ended(context(1)) is None

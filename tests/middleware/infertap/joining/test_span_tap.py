@@ -50,7 +50,7 @@ def provider() -> TracerProvider:
 
 
 def tap(sink: Sink, provider: Any, destination: str = "table", *, orphans: bool = False) -> SpanTap:
-    processor = SpanTap(sink, RequestKeys(), destination, OURS, orphans=orphans)
+    processor = SpanTap(sink, RequestKeys(sink), destination, OURS, orphans=orphans)
     processor.sit_on(provider)
     return processor
 
@@ -183,3 +183,10 @@ def test_a_resource_that_says_more_goes_along(sink: Sink) -> None:
     tap(sink, provider)
     provider.get_tracer("library").start_span("work", in_request(sink)).end()
     assert sink.records[0].resource == {**OURS, "team": "red"}
+
+
+def test_requests_of_another_pipeline_are_left_to_it(sink: Sink, provider: TracerProvider) -> None:
+    """Two recorders in one process take the spans of their own requests only, also on MLflow's provider."""
+    tap(sink, provider, orphans=True)
+    provider.get_tracer("library").start_span("work", in_request(Sink())).end()
+    assert sink.records == []
