@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 
 _CLIENT = Path(__file__).parent / "receivers" / "client.py"
+_VENDOR_NAMES = (
+    "otlp.datadoghq.eu", "otlp.eu01.nr-data.net", "otlp.nr-data.net", "ingest.eu2.signoz.cloud",
+    "ingest.us1.observability.splunkcloud.com", "otlp-gateway-prod-eu-west-2.grafana.net", "ingest.lightstep.com",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +75,7 @@ def otlp_receiver(_shared_otlp_receiver: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a CA (`ca.pem`), a server's and a client's pair signed by it."""
+    """A folder with a CA (`ca.pem`) and pairs signed by it: a server's, a client's, and the vendors' intakes'."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs the openssl command to make certificates")
@@ -84,9 +88,24 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Python 3.13 verifies strictly: a CA says what it signs, and a certificate whose key signed it.
     authority = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
     run("req", "-x509", *key, "-days", "2", "-subj", "/CN=test-ca", *authority, "-keyout", "ca.key", "-out", "ca.pem")
-    (folder / "san.cnf").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nauthorityKeyIdentifier=keyid\n")
-    for name in ("server", "client"):
+    local = "IP:127.0.0.1,DNS:localhost"
+    vendors = ",".join(f"DNS:{name}" for name in _VENDOR_NAMES)
+    for name, subjects in (("server", local), ("client", local), ("vendors", vendors)):
+        (folder / "san.cnf").write_text(f"subjectAltName={subjects}\nauthorityKeyIdentifier=keyid\n")
         run("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
         signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "san.cnf")
         run("x509", "-req", "-in", f"{name}.csr", *signing, "-out", f"{name}.pem")
     return folder
+
+
+@pytest.fixture(scope="session")
+def _vendor_intake(receivers: Any, certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with receivers.VendorIntake(tmp_path_factory.mktemp("vendors"), certificates) as intake:
+        yield intake
+
+
+@pytest.fixture
+def vendor_intake(_vendor_intake: Any) -> Any:
+    """The six vendors' intakes (`proxy`, `requests`), strict and empty."""
+    _vendor_intake.forget()
+    return _vendor_intake

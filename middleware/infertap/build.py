@@ -143,7 +143,16 @@ def build_destinations(settings: DrainerSettings) -> "list[Destination]":
     if settings.targets.otlp is not None:
         from infertap.destinations.otlp import OtlpDestination
 
-        destinations.append(OtlpDestination(settings.targets.otlp, clock=clock, content=settings.content))
+        tables = settings.targets.table
+        destinations.append(
+            OtlpDestination(
+                settings.targets.otlp,
+                clock=clock,
+                content=settings.content,
+                tables_uri=tables.uri if tables is not None else None,
+                probes=True,
+            )
+        )
     return destinations
 
 

@@ -51,11 +51,16 @@ def choose(config: Config, otel: OtelEnvironment, *, cwd: Path) -> Choice:
     """Apply the rule.
 
     Raises:
+        ConfigError: for what the variables of the setting `platform` lack or hold.
         OtelConfigError: for mistakes in `OTEL_*` where OTLP may be meant; records never go elsewhere instead.
         ConfigError: for a spool inside a table.
     """
-    if otel.problems and _otlp_matters(config, otel):
-        raise OtelConfigError(otel.problems)
+    otel = with_settings(otel, config, cwd=cwd)
+    if _otlp_matters(config, otel):
+        if otel.platform_problems:
+            raise ConfigError([*otel.platform_problems, *otel.problems])
+        if otel.problems:
+            raise OtelConfigError(otel.problems)
     table = _table_target(config, cwd)
     kind, reason, conflict = _decide(config, otel)
     _check_places(config, table, cwd)
@@ -64,6 +69,8 @@ def choose(config: Config, otel: OtelEnvironment, *, cwd: Path) -> Choice:
         otlp=otel.otlp if kind in ("otlp", "both") else None,
     )
     warnings = list(config.warnings) + (list(otel.warnings) if targets.otlp is not None else [])
+    if targets.otlp is None and config.platform is not None and config.destination == "table":
+        warnings.append(f"platform = {config.platform!r} has no effect, because destination = 'table'")
     if kind == "none" and config.destination != "none":
         warnings.append(f"destination = {config.destination!r} but {reason}: nothing is recorded")
     return Choice(kind, targets, _spool_dir(config, targets, cwd), reason, conflict, tuple(warnings))
@@ -82,12 +89,27 @@ def _check_places(config: Config, table: TableTarget, cwd: Path) -> None:
             )
 
 
+def with_settings(otel: OtelEnvironment, config: Config, *, cwd: Path) -> OtelEnvironment:
+    """The environment as `platform` and `otlp_headers_file` make it read."""
+    file = config.otlp_headers_file
+    path = None if file is None else os.path.normpath(cwd / file.expanduser())
+    return otel.with_settings(platform=config.platform, headers_file=path)
+
+
 def _otlp_matters(config: Config, otel: OtelEnvironment) -> bool:
     if otel.exporter_off_variable or config.destination in ("table", "none"):
         return False
     if config.destination == "auto":
-        return otel.endpoint_variable is not None and not otel.mlflow_exporter_off
+        return _meant_by(config, otel) is not None
     return True
+
+
+def _meant_by(config: Config, otel: OtelEnvironment) -> str | None:
+    """What says that OTLP is meant under `auto`, in words; None where nothing does."""
+    if config.platform is not None:
+        said = f"platform = {config.platform!r} ({config.sources.get('platform')})"
+        return said if otel.endpoint_variable is None else f"{otel.endpoint_variable} (with {said})"
+    return otel.endpoint_variable if not otel.mlflow_exporter_off else None
 
 
 def _decide(config: Config, otel: OtelEnvironment) -> tuple[str, str, str | None]:
@@ -110,12 +132,13 @@ def _decide(config: Config, otel: OtelEnvironment) -> tuple[str, str, str | None
 
 
 def _decide_auto(config: Config, otel: OtelEnvironment, off: str | None) -> tuple[str, str, str | None]:
-    endpoint = otel.endpoint_variable
+    endpoint = _meant_by(config, otel)
     tables_source = config.sources.get("tables")
-    if endpoint is None or off or otel.mlflow_exporter_off:
+    if endpoint is None or off:
         reason = f"tables is set ({tables_source})" if tables_source else "nothing else is set"
-        if endpoint is not None:
-            reason += f"; {endpoint} does not count because of {off or 'MLFLOW_ENABLE_OTLP_EXPORTER'}"
+        ignored = endpoint or otel.endpoint_variable
+        if ignored is not None:
+            reason += f"; {ignored} does not count because of {off or 'MLFLOW_ENABLE_OTLP_EXPORTER'}"
         return "table", reason, None
     if otel.mlflow_dual_export:
         return "both", f"{endpoint} and MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT are set", None

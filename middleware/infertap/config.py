@@ -83,6 +83,9 @@ def _split_map(value: object) -> object:
 
 
 Size = Annotated[int, BeforeValidator(_parse_size), Field(ge=0)]
+Platform = Literal[
+    "datadog", "newrelic", "signoz", "splunk", "grafana", "servicenow", "mlflow", "phoenix", "jaeger", "collector"
+]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_list)]
 Options = Annotated[dict[str, str], BeforeValidator(_split_map)]
 
@@ -98,7 +101,7 @@ DEFAULT_CAPTURE_HEADERS = (
     "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
 )  # fmt: skip
 
-_PLANNED = ("platform", "payload_store", "require_destination", "sample_rate", "sample_rules", "worker")
+_PLANNED = ("payload_store", "require_destination", "sample_rate", "sample_rules", "worker")
 """Settings that the documentation announces; giving one today stops the start instead of being ignored."""
 
 _NOT_BUILT: Mapping[str, tuple[object, ...]] = {
@@ -127,6 +130,12 @@ class Config(BaseModel):
     )
     content: Literal["full", "metadata"] = Field(
         "full", description="metadata keeps every column but bodies and headers."
+    )
+    platform: Platform | None = Field(
+        None, description="Where OTLP goes and what fits there, by the vendor's own variables (docs/platforms.md)."
+    )
+    otlp_headers_file: Path | None = Field(
+        None, description="Further OTLP headers, one name=value a line; read again when the file changes."
     )
     spool_dir: Path | None = Field(
         None, description="Default: <tables>/.spool for local tables, else ./.infertap_spool."
@@ -226,7 +235,12 @@ class Config(BaseModel):
             problems.append(f"tables: {problem}")
         if not self.tables.strip():
             problems.append("tables: expected a folder or a URI")
-        for name, folder in (("tables", Path(self.tables)), ("spool_dir", self.spool_dir)):
+        paths = (
+            ("tables", Path(self.tables)),
+            ("spool_dir", self.spool_dir),
+            ("otlp_headers_file", self.otlp_headers_file),
+        )
+        for name, folder in paths:
             try:
                 _ = folder and folder.expanduser()
             except RuntimeError:

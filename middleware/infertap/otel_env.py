@@ -4,13 +4,13 @@ The stock Python exporters differ from the specification in places that lose dat
 milliseconds, `none` as gRPC compression); here a mistake is a problem with a name, and what is merely odd is a warning.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from urllib.parse import unquote, urlsplit
 
-from infertap.targets import OtlpTarget
+from infertap.platforms import PLATFORMS, Draft, Platform
+from infertap.targets import OtlpLimits, OtlpTarget, is_header
 
 PROTOCOLS = ("grpc", "http/protobuf")
 _DEFAULT_ENDPOINTS = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318/v1/traces"}
@@ -18,16 +18,28 @@ _SAMPLERS_WITH_RATIO = ("traceidratio", "parentbased_traceidratio")
 _MILLISECONDS_FROM = 600.0
 """A timeout above this is taken for the specification's milliseconds: nobody means ten minutes and more."""
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
-_HEADER_VALUE = re.compile(r"[\t -~]*")
-
 _MEANINGLESS = (
     "OTEL_CONFIG_FILE",
     "OTEL_BSP_SCHEDULE_DELAY",
     "OTEL_BSP_MAX_QUEUE_SIZE",
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
     "OTEL_BSP_EXPORT_TIMEOUT",
+    "OTEL_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_SPAN_EVENT_COUNT_LIMIT",
+    "OTEL_SPAN_LINK_COUNT_LIMIT",
+    "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_PYTHON_ID_GENERATOR",
+    "OTEL_PYTHON_TRACER_CONFIGURATOR",
+    "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED",
+    "OTEL_PYTHON_EXPORTER_OTLP_GRPC_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_GRPC_TRACES_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES",
 )
+"""They steer parts of the SDK that are not used here: its batch processor, its limits, its retries, its sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +56,22 @@ class OtelEnvironment:
     otlp: OtlpTarget | None = None
     """The exporter's settings, defaults filled in; None only where `problems` is not empty."""
     problems: tuple[str, ...] = ()
+    platform_problems: tuple[str, ...] = ()
+    """What is wrong or missing in the variables of the platform."""
     warnings: tuple[str, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def read(cls, environ: Mapping[str, str]) -> "OtelEnvironment":
-        """Never raises: mistakes are in `problems`, each with the variable's name and never with a secret."""
-        reader = _Reader(environ)
+    def read(
+        cls, environ: Mapping[str, str], *, platform: str | None = None, headers_file: str | None = None
+    ) -> "OtelEnvironment":
+        """Never raises: mistakes are in `problems`, each with the variable's name and never with a secret.
+
+        Args:
+            platform: A name of `PLATFORMS`, whose variables give what the standard ones do not.
+            headers_file: Where further headers stand.
+        """
+        reader = _Reader(environ, platform, headers_file)
         otlp = reader.target()
         return cls(
             endpoint_variable=reader.endpoint_variable,
@@ -57,16 +79,27 @@ class OtelEnvironment:
             sdk_disabled=_is_true(environ.get("OTEL_SDK_DISABLED")),
             mlflow_dual_export=_is_true(environ.get("MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT")),
             mlflow_exporter_off=environ.get("MLFLOW_ENABLE_OTLP_EXPORTER", "").strip().lower() in ("false", "0"),
-            otlp=None if reader.problems else otlp,
+            otlp=None if reader.problems or reader.platform_problems else otlp,
             problems=tuple(reader.problems),
+            platform_problems=tuple(reader.platform_problems),
             warnings=tuple(reader.warnings),
+            environ=environ,
         )
+
+    def with_settings(self, *, platform: str | None, headers_file: str | None) -> "OtelEnvironment":
+        """The same environment, read with these settings of infertap."""
+        if platform is None and headers_file is None:
+            return self
+        return self.read(self.environ, platform=platform, headers_file=headers_file)
 
 
 @dataclass(slots=True)
 class _Reader:
     environ: Mapping[str, str]
+    platform_name: str | None = None
+    headers_file: str | None = None
     problems: list[str] = field(default_factory=list)
+    platform_problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     endpoint_variable: str | None = None
 
@@ -79,24 +112,76 @@ class _Reader:
         return f"OTEL_EXPORTER_OTLP_{suffix}", None
 
     def target(self) -> OtlpTarget:
-        protocol = self._protocol()
+        platform = PLATFORMS[self.platform_name] if self.platform_name is not None else None
+        own_endpoint = self.get("ENDPOINT")[1] is not None
+        # An endpoint of the standard variables is somebody else's than the vendor's, so the vendor's part ends there.
+        vendor = platform if not own_endpoint else None
+        protocol = self._protocol(vendor.protocols[0] if vendor is not None else "grpc")
+        headers = self._headers()
+        draft = self._draft(vendor, protocol, headers) if vendor is not None else None
         self._sampler()
         self._propagators()
-        for variable in _MEANINGLESS:
-            if self.environ.get(variable):
-                self.warnings.append(f"{variable} has no effect on infertap")
+        self._warn(platform, own_endpoint=own_endpoint)
         return OtlpTarget(
-            endpoint=self._endpoint(protocol),
+            endpoint=draft.endpoint if draft is not None else self._endpoint(protocol),
             protocol=protocol,
-            headers=self._headers(),
+            headers={**draft.headers, **headers} if draft is not None else headers,
             timeout_s=self._timeout(),
-            compression=self._compression(protocol),
+            compression=self._compression(protocol, vendor.compression if vendor is not None else "none"),
             certificate=self.get("CERTIFICATE")[1],
             client_key=self.get("CLIENT_KEY")[1],
             client_certificate=self.get("CLIENT_CERTIFICATE")[1],
             insecure=self._insecure(),
             value_length_max=self._value_length(),
+            headers_file=self.headers_file,
+            platform=self.platform_name,
+            tenant=draft.tenant if draft is not None else None,
+            limits=platform.limits if platform is not None else OtlpLimits(),
+            content_style=platform.content_style if platform is not None else "openinference",
+            advice=vendor.advice if vendor is not None else "",
+            resource=self._resource(platform),
         )
+
+    def _draft(self, platform: Platform, protocol: str, headers: Mapping[str, str]) -> Draft:
+        """What the vendor's own variables say; `headers` are those that the user gives by the standard ones."""
+        said = f"platform = {self.platform_name!r}"
+        if protocol not in platform.protocols:
+            self.platform_problems.append(f"{said}: its intake takes no {protocol}; unset OTEL_EXPORTER_OTLP_PROTOCOL")
+        draft = Draft(self.environ, protocol, lambda name: self.headers_file is not None or name in headers)
+        platform.fill(draft)
+        if draft.missing:
+            self.platform_problems.append(f"{said} needs {', '.join(draft.missing)}, not set here")
+        self.platform_problems.extend(f"{said}: {problem}" for problem in draft.problems)
+        if not all(is_header(name, value) for name, value in draft.headers.items()):
+            self.platform_problems.append(f"{said}: a credential has characters that no header can carry")
+        return draft
+
+    def _resource(self, platform: Platform | None) -> dict[str, str]:
+        variables = platform.resource if platform is not None else {}
+        values = {variable: self.environ.get(variable, "").strip() for variable in variables}
+        return {name: values[variable] for variable, names in variables.items() if values[variable] for name in names}
+
+    def _warn(self, platform: Platform | None, *, own_endpoint: bool) -> None:
+        for variable in _MEANINGLESS:
+            if self.environ.get(variable):
+                self.warnings.append(f"{variable} has no effect on infertap")
+        exporters = {part.strip() for part in self.environ.get("OTEL_TRACES_EXPORTER", "").split(",")} - {""}
+        if exporters and not exporters & {"otlp", "none"}:
+            self.warnings.append("OTEL_TRACES_EXPORTER: infertap exports by OTLP only, whatever else is named there")
+        if platform is None:
+            return
+        if platform.warning:
+            self.warnings.append(platform.warning)
+        keys = [variable for variable in platform.secrets if self.environ.get(variable)]
+        if own_endpoint and keys:
+            self.warnings.append(
+                f"the endpoint is {self.endpoint_name()}'s, so {', '.join(keys)} is not sent there; of "
+                f"platform = {self.platform_name!r} only the limits count"
+            )
+
+    def endpoint_name(self) -> str:
+        """The variable that names the endpoint."""
+        return self.get("ENDPOINT")[0]
 
     def exporter_off(self) -> str | None:
         if _is_true(self.environ.get("OTEL_SDK_DISABLED")):
@@ -104,13 +189,13 @@ class _Reader:
         exporters = [part.strip() for part in self.environ.get("OTEL_TRACES_EXPORTER", "").split(",") if part.strip()]
         return "OTEL_TRACES_EXPORTER" if exporters == ["none"] else None
 
-    def _protocol(self) -> str:
+    def _protocol(self, default: str) -> str:
         variable, value = self.get("PROTOCOL")
         if value is None:
-            return "grpc"
+            return default
         if value not in PROTOCOLS:
             self.problems.append(f"{variable}: {value!r} is not supported; expected grpc or http/protobuf")
-            return "grpc"
+            return default
         return value
 
     def _endpoint(self, protocol: str) -> str:
@@ -149,7 +234,7 @@ class _Reader:
                 continue
             raw_name, equals, raw_text = pair.partition("=")
             name, text = unquote(raw_name).strip().lower(), unquote(raw_text).strip()
-            if not equals or not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(text):
+            if not equals or not is_header(name, text):
                 self.problems.append(
                     f"{variable}: entry {position} is not name=value (its text is not shown: it may be a secret)"
                 )
@@ -173,11 +258,11 @@ class _Reader:
             return timeout_s / 1000
         return timeout_s
 
-    def _compression(self, protocol: str) -> str:
+    def _compression(self, protocol: str, default: str) -> str:
         variable, value = self.get("COMPRESSION")
         allowed = ("none", "gzip") if protocol == "grpc" else ("none", "gzip", "deflate")
         if value is None:
-            return "none"
+            return default
         if value.lower() not in allowed:
             self.problems.append(f"{variable}: {value!r}; expected {' or '.join(allowed)}")
             return "none"

@@ -6,6 +6,7 @@ tenant from another, so that no record ever leaves under somebody else's key.
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ TENANT_HEADERS = frozenset(
     {"x-scope-orgid", "dataset", "x-honeycomb-dataset", "x-mlflow-experiment-id", "x-sf-realm", "tenant", "x-tenant"}
 )
 """OTLP headers that name a tenant or a data set and are no secret. Part of the fingerprint, by value."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+_HEADER_VALUE = re.compile(r"[\t -~]*")
 
 _TENANT_STORAGE_OPTIONS = (
     "aws_endpoint_url", "aws_endpoint", "aws_region", "aws_default_region", "endpoint_url", "region",
@@ -44,6 +48,21 @@ class TableTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class OtlpLimits:
+    """What a platform takes; None is no limit. Bytes are those of UTF-8 and of the encoded request, uncompressed."""
+
+    request_bytes_max: int | None = None
+    span_bytes_max: int | None = None
+    attribute_bytes_max: int | None = None
+    """One value, in an array one item."""
+    name_bytes_max: int | None = None
+    """An attribute's name."""
+    array_items_max: int | None = None
+    plain_values: bool = False
+    """Whether maps and arrays of anything but one sort of scalar are refused; they go as JSON text then."""
+
+
+@dataclass(frozen=True, slots=True)
 class OtlpTarget:
     """An OTLP traces endpoint, as the standard variables name it. `headers` may hold credentials."""
 
@@ -61,7 +80,20 @@ class OtlpTarget:
     insecure: bool | None = None
     """grpc without a scheme only; None leaves it to the scheme."""
     value_length_max: int | None = None
-    """Longest attribute value; a longer one is withheld and marked, never cut."""
+    """Longest attribute value in characters; a longer one is withheld and marked, never cut."""
+    headers_file: str | None = None
+    """A file with further headers, one `name=value` a line, read again when it changes."""
+    platform: str | None = None
+    """Name of the vendor or product, where one was chosen."""
+    tenant: str | None = None
+    """Whose account it is, where the credentials say so with something that is no secret. Part of the fingerprint."""
+    limits: OtlpLimits = field(default_factory=OtlpLimits)
+    content_style: str = "openinference"
+    """Names of the attributes that hold bodies: `openinference` or `mlflow`."""
+    advice: str = ""
+    """What to look at where the platform refuses the credentials."""
+    resource: Mapping[str, str] = field(default_factory=dict)
+    """Resource attributes that go along where a record's own resource lacks them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +113,7 @@ class Targets:
         identity: dict[str, Any] = {}
         if self.table is not None:
             local = self.table.local_path
-            uri = os.path.relpath(local, spool_dir) if local is not None else _without_password(self.table.uri)
+            uri = os.path.relpath(local, spool_dir) if local is not None else without_password(self.table.uri)
             options = {key.lower(): value for key, value in self.table.storage_options.items()}
             identity["table"] = {"uri": uri, **{key: options[key] for key in _TENANT_STORAGE_OPTIONS if key in options}}
         if self.otlp is not None:
@@ -90,6 +122,7 @@ class Targets:
                 "endpoint": _without_userinfo(self.otlp.endpoint),
                 "protocol": self.otlp.protocol,
                 "headers": {key: headers[key] for key in sorted(headers) if key in TENANT_HEADERS},
+                **({"tenant": self.otlp.tenant} if self.otlp.tenant is not None else {}),
             }
         return identity
 
@@ -106,10 +139,18 @@ class Targets:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`; unknown keys raise TypeError."""
         table, otlp = data.get("table"), data.get("otlp")
-        return cls(table=TableTarget(**table) if table else None, otlp=OtlpTarget(**otlp) if otlp else None)
+        return cls(
+            table=TableTarget(**table) if table else None,
+            otlp=OtlpTarget(**{**otlp, "limits": OtlpLimits(**otlp.get("limits", {}))}) if otlp else None,
+        )
 
 
-def _without_password(uri: str) -> str:
+def is_header(name: str, value: str) -> bool:
+    """Whether HTTP and gRPC can carry it: a lower-case name, printable ASCII."""
+    return bool(_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value))
+
+
+def without_password(uri: str) -> str:
     """For tables. A name alone before the `@` stays: in Azure's URIs it is the container, and no secret."""
     parts = urlsplit(uri)
     return uri.split("?", 1)[0] if parts.password is None else _without_userinfo(uri)

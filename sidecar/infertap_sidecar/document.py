@@ -5,11 +5,12 @@
 
 import sys
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any
 
 from pydantic.fields import FieldInfo
 
 from infertap import Config
+from infertap_sidecar.flags import choices_of
 from infertap_sidecar.settings import ServeConfig
 
 _HEAD = """\
@@ -37,7 +38,7 @@ def _table(fields: dict[str, FieldInfo]) -> Iterable[str]:
     yield "| setting | default | meaning |"
     yield "|---|---|---|"
     for name, field in fields.items():
-        choices = [repr(value) for value in get_args(field.annotation) if isinstance(value, str)]
+        choices = [repr(value) for value in choices_of(field)]
         words = f"{field.description} One of {', '.join(choices)}." if len(choices) > 1 else field.description
         yield f"| `{name}` | {_shown(field)} | {words} |"
 

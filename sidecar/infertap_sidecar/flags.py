@@ -8,7 +8,7 @@ import difflib
 import shutil
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic.fields import FieldInfo
 
@@ -95,11 +95,17 @@ def _unknown(argument: str, known: Sequence[str]) -> str:
 
 def _describe(field: FieldInfo) -> str:
     text = field.description or ""
-    choices = getattr(field.annotation, "__args__", ())
-    if choices and all(isinstance(choice, str) for choice in choices) and len(choices) > 1:
+    choices = choices_of(field)
+    if len(choices) > 1:
         text += f" One of: {', '.join(choices)}."
     default = shown(field.get_default())
     return f"{text} Default: {default}." if default and len(default) < 50 else text
+
+
+def choices_of(field: FieldInfo) -> tuple[str, ...]:
+    """The words that a setting can be; empty where it is no choice of words."""
+    parts = get_args(field.annotation)
+    return tuple(word for part in parts for word in (get_args(part) or (part,)) if isinstance(word, str))
 
 
 def shown(value: Any) -> str:

@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 import orjson
-from rich.console import Console, Group
+from rich.console import Group
 from rich.panel import Panel
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
 from infertap_sidecar.output import cell, console
+from infertap_sidecar.span_view import print_spans
 
 _LINES_MAX = 60
-_BAR_WIDTH = 30
 _FACTS = (
     "request_id", "request_time", "client_request_id", "served_entity_id", "requester", "protocol", "request_model",
     "response_model", "finish_reasons", "end_reason", "error_type", "error_message", "logging_error_codes", "tags",
@@ -30,7 +30,7 @@ def print_request(row: Mapping[str, Any] | None, spans: Sequence[Mapping[str, An
         out.print(_body("request", row))
         out.print(_body("response", row))
     if spans:
-        _print_spans(spans, out)
+        print_spans(spans, out)
 
 
 def _head(row: Mapping[str, Any]) -> Text:
@@ -92,40 +92,3 @@ def _pretty(text: str) -> tuple[str, str]:
         return orjson.dumps(orjson.loads(text), option=orjson.OPT_INDENT_2).decode(), "json"
     except orjson.JSONDecodeError:
         return text, "text"
-
-
-def _print_spans(spans: Sequence[Mapping[str, Any]], out: Console) -> None:
-    start = min(span["start_time_unix_nano"] for span in spans)
-    end = max(span["end_time_unix_nano"] for span in spans)
-    scale = _BAR_WIDTH / max(1, end - start)
-    grid = Table(box=None, pad_edge=False, title="spans", title_justify="left", title_style="bold")
-    for name, justify in (("name", "left"), ("kind", "left"), ("from ms", "right"), ("ms", "right"), ("", "left")):
-        grid.add_column(name, justify="right" if justify == "right" else "left", overflow="ellipsis")
-    depths = _depths(spans)
-    for span in spans:
-        offset, duration = (
-            span["start_time_unix_nano"] - start,
-            span["end_time_unix_nano"] - span["start_time_unix_nano"],
-        )
-        bar = " " * min(_BAR_WIDTH - 1, int(offset * scale)) + "━" * max(1, round(duration * scale))
-        name = "  " * depths[span["span_id"]] + str(span["name"])
-        grid.add_row(
-            Text(name),
-            Text(str(span["kind"]).removeprefix("SPAN_KIND_")),
-            f"{offset / 1e6:,.1f}",
-            f"{duration / 1e6:,.1f}",
-            Text(bar, "cyan"),
-        )
-    out.print(grid)
-
-
-def _depths(spans: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    parents = {span["span_id"]: span["parent_span_id"] for span in spans}
-    depths: dict[str, int] = {}
-    for span_id in parents:
-        depth, parent = 0, parents[span_id]
-        # A damaged trace may be a ring.
-        while parent in parents and depth < len(parents):
-            depth, parent = depth + 1, parents[parent]
-        depths[span_id] = depth
-    return depths

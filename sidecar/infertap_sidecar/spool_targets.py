@@ -46,6 +46,9 @@ def _table(identity: Mapping[str, Any], folder: Path, config: SidecarConfig) -> 
 def _otlp(identity: Mapping[str, Any], otel: OtelEnvironment) -> OtlpTarget:
     endpoint, protocol, headers = identity["endpoint"], identity["protocol"], dict(identity.get("headers", {}))
     configured = otel.otlp
-    if configured is not None and (without_secrets(configured.endpoint), configured.protocol) == (endpoint, protocol):
-        return replace(configured, headers={**configured.headers, **headers})
-    return OtlpTarget(endpoint=endpoint, protocol=protocol, headers=headers)
+    tenant = identity.get("tenant")
+    if configured is not None:
+        place = (without_secrets(configured.endpoint), configured.protocol, configured.tenant)
+        if place == (endpoint, protocol, tenant):
+            return replace(configured, headers={**configured.headers, **headers})
+    return OtlpTarget(endpoint=endpoint, protocol=protocol, headers=headers, tenant=tenant)

@@ -67,6 +67,45 @@ class OtlpReceiver:
         return [span for request in self.requests if request["accepted"] for span in request["spans"]]
 
 
+class VendorIntake:
+    """`vendor_intake.py` as a process.
+
+    Args:
+        folder: Where it keeps what came in; made if missing.
+        certificates: A folder with `vendors.pem` and `vendors.key`, for all the vendors' names.
+    """
+
+    def __init__(self, folder: Path, certificates: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._pair = ("--certificate", str(certificates / "vendors.pem"), "--key", str(certificates / "vendors.key"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.proxy = ""
+
+    def __enter__(self) -> Self:
+        program = Path(__file__).with_name("vendor_intake.py")
+        self._process = subprocess.Popen([sys.executable, str(program), str(self._folder), *self._pair])
+        ready = self._folder / "ready.json"
+        wait_for(lambda: ready.exists() or self._process is None or self._process.poll() is not None, _START_S_MAX)
+        self.proxy = f"http://127.0.0.1:{json.loads(ready.read_text())['proxy_port']}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def forget(self) -> None:
+        """Let the next test begin with an empty list."""
+        (self._folder / "requests.jsonl").unlink(missing_ok=True)
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """All requests in the order of arrival: `vendor`, `status`, `reason`, `spans` (attributes as text)."""
+        path = self._folder / "requests.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def wait_for(condition: Callable[[], object], deadline_s: float = 30.0) -> None:
     """Polls until the condition holds.
 

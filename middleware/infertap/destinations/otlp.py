@@ -3,10 +3,11 @@
 1. A frame counts as written when the receiver has accepted it. Anything that may be different later (down, throttled,
    wrong credentials, a redirect, a login page) leaves the frame in the spool.
 2. A frame without a span (its trace is not sampled) counts as `sampled`, and nothing of it leaves.
-3. A body over a limit is withheld and marked, never cut.
+3. What is over a limit is withheld and marked, never cut; no span is lost for its size.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,10 +15,12 @@ from infertap.clock import Clock
 from infertap.destinations.otlp_batches import Item, Progress, batches, delivered_prefixes, minute_of, pending
 from infertap.destinations.otlp_delivery import BatchSize, Delivery, NotAccepted
 from infertap.destinations.otlp_exporters import Answer, SpanExport, connect, shown
-from infertap.destinations.otlp_probe import explain
+from infertap.destinations.otlp_headers_file import HeadersFile
+from infertap.destinations.otlp_probe import explain, probe
+from infertap.destinations.otlp_rendering import SpanRendering
 from infertap.destinations.protocol import OutcomeKey, Receipt
-from infertap.destinations.readable_spans import UNREADABLE, Resources, readable_span, size_estimate
-from infertap.destinations.server_span import bodies_as_attributes, render_server_span
+from infertap.destinations.readable_spans import UNREADABLE
+from infertap.destinations.span_size import size_estimate
 from infertap.errors import RetryableError
 from infertap.spool.reader import Segment
 from infertap.targets import OtlpTarget
@@ -40,6 +43,7 @@ class OtlpDestination:
         tables_uri: Where the tables are written, too: the spans then carry references instead of bodies.
         batch_bytes_max: Bytes of one request; default by protocol. Halved while the receiver says that it is too much.
         connect: Makes the exporter.
+        probes: Whether `open` asks the endpoint with an empty request, and says what is wrong before anything waits.
     """
 
     name = "otlp"
@@ -53,15 +57,17 @@ class OtlpDestination:
         tables_uri: str | None = None,
         batch_bytes_max: int | None = None,
         connect: Callable[[OtlpTarget], SpanExport] = connect,
+        probes: bool = False,
     ) -> None:
         self._target = target
+        self._headers = HeadersFile(target)
         self._clock = clock
-        self._content = content
-        self._tables_uri = tables_uri
-        self._batch_size = BatchSize.of(batch_bytes_max or BATCH_BYTES_MAX[target.protocol])
+        self._rendering = SpanRendering(target, content=content, tables_uri=tables_uri)
+        limit = batch_bytes_max or BATCH_BYTES_MAX[target.protocol]
+        self._batch_size = BatchSize.of(min(limit, target.limits.request_bytes_max or limit))
         self._connect = connect
+        self._probes = probes
         self._export: SpanExport | None = None
-        self._resources = Resources()
         self._progress: dict[tuple[str, int], Progress] = {}
         self._explained: tuple[str, float, str] = ("", 0.0, "")
 
@@ -71,6 +77,10 @@ class OtlpDestination:
             self._exporter()
         except RetryableError as error:
             logger.warning("%s", error)
+            return
+        if self._probes:
+            # Apart, because an endpoint that hangs must hold up neither us nor the other destination.
+            threading.Thread(target=_say_what_is_wrong, args=(self._target,), daemon=True).start()
 
     def deliver(self, segments: Sequence[Segment], outcomes: Mapping[str, Mapping[OutcomeKey, int]]) -> Receipt:  # noqa: ARG002
         """See `Destination`. `outcomes` are not used: OTLP has no ledger.
@@ -82,7 +92,7 @@ class OtlpDestination:
         self._progress = {
             key: self._progress.get(key) or Progress(segment) for key, segment in zip(keys, segments, strict=True)
         }
-        run = Delivery(export, self._batch_size, self._without_content)
+        run = Delivery(export, self._batch_size, self._smaller)
         failure: RetryableError | None = None
         try:
             for requests in (True, False):
@@ -108,9 +118,13 @@ class OtlpDestination:
             export.close()
 
     def _exporter(self) -> SpanExport:
+        target = self._headers.current()
+        if target is not self._target:
+            self.close(deadline_s=0)
+            self._target = target
         if self._export is None:
             try:
-                self._export = self._connect(self._target)
+                self._export = self._connect(target)
             except OSError as error:
                 raise RetryableError(f"cannot read a certificate or key: {error.strerror}") from error
             except ValueError as error:
@@ -129,43 +143,31 @@ class OtlpDestination:
     def _items(self, *, requests: bool) -> Iterator[Item]:
         for progress, index, payload in pending(self._progress.values(), requests=requests):
             try:
-                yield self._item(progress, index, payload, requests=requests, with_content=True)
+                yield self._item(progress, index, payload, requests=requests)
             except UNREADABLE:
                 # Made by another version or damaged in a way that the checksums did not see: nothing can be sent.
                 yield Item(progress, requests, index, minute_of(payload) if requests else 0, None, 0)
 
     def _item(
-        self, progress: Progress, index: int, payload: dict[str, Any], *, requests: bool, with_content: bool
+        self,
+        progress: Progress,
+        index: int,
+        payload: dict[str, Any],
+        *,
+        requests: bool,
+        bytes_max: int | None = None,
     ) -> Item:
-        header = progress.segment.header
-        limit = self._target.value_length_max
-        if not requests:
-            resource = self._resources.of(payload.get("resource") or header.get("resource", {}))
-            span = readable_span(payload, resource, limit)
-            return Item(progress, False, index, 0, span, size_estimate(span))
-        minute = minute_of(payload)
-        if "span" not in payload:
-            return Item(progress, True, index, minute, None, 0)
-        record = render_server_span(payload, header)
-        content = self._content_of(payload) if with_content else {"infertap.withheld": "platform_limit"}
-        record.attributes.update(content)
-        span = readable_span(record.to_payload(), self._resources.of(header.get("resource", {})), limit)
-        return Item(
-            progress, True, index, minute, span, size_estimate(span), has_content=with_content and bool(content)
-        )
+        render = self._rendering.request if requests else self._rendering.span
+        span = render(payload, progress.segment.header, bytes_max=bytes_max)
+        minute = minute_of(payload) if requests else 0
+        return Item(progress, requests, index, minute, span, size_estimate(span) if span is not None else 0)
 
-    def _without_content(self, item: Item) -> Item:
-        payload = item.progress.segment.requests[item.index]
-        return self._item(item.progress, item.index, payload, requests=True, with_content=False)
-
-    def _content_of(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        if self._content == "metadata":
-            return {}
-        if self._tables_uri is None:
-            return bodies_as_attributes(request, value_length_max=self._target.value_length_max)
-        reference = f"{shown(self._tables_uri)}/inference?request_id={request['request_id']}"
-        names = {"request": "gen_ai.input.messages_ref", "response": "gen_ai.output.messages_ref"}
-        return {name: reference for side, name in names.items() if request.get(side) or request.get(f"{side}_ref")}
+    def _smaller(self, item: Item) -> Item | None:
+        """The item in at most half its size, or as small as it gets; None where it is that already."""
+        segment = item.progress.segment
+        payload = (segment.requests if item.is_request else segment.spans)[item.index]
+        smaller = self._item(item.progress, item.index, payload, requests=item.is_request, bytes_max=item.size // 2)
+        return smaller if smaller.size < item.size else None
 
     def _reason(self, answer: Answer) -> str:
         """What was seen and, looked into at most once a minute, what to do about it."""
@@ -175,3 +177,9 @@ class OtlpDestination:
             self._explained = (answer.reason, self._clock.monotonic_s(), fix)
         text = f"OTLP {shown(self._target.endpoint)}: {answer.reason}"
         return f"{text}; {fix}" if fix else text
+
+
+def _say_what_is_wrong(target: OtlpTarget) -> None:
+    result = probe(target)
+    if not result.ok:
+        logger.warning("OTLP %s: %s", shown(target.endpoint), result.line)

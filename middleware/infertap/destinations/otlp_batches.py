@@ -51,8 +51,6 @@ class Item:
     """Epoch minute of the request's arrival; 0 for other spans."""
     span: ReadableSpan | None
     size: int
-    has_content: bool = False
-    """Whether bodies are on the span, so that it can be made smaller."""
 
 
 def pending(progresses: Iterable[Progress], *, requests: bool) -> Iterator[tuple[Progress, int, dict[str, Any]]]:

@@ -2,7 +2,7 @@
 
 1. A refused span is a suspect until the receiver accepts something else: a receiver that refuses everything is a wrong
    setting, not wrong data.
-2. A span that is too large goes once more without its bodies.
+2. A span that is too large goes again, half as large each time: without its bodies, then without its attributes.
 3. The receiver's partial success is counted as lost, and never re-sent.
 """
 
@@ -60,13 +60,13 @@ class Delivery:
     Args:
         export: Sends one request.
         batch_size: Is adapted to what the receiver says.
-        without_content: Renders a request's item again, without bodies.
+        smaller: Renders an item again in half its size; None where it cannot become smaller.
     """
 
-    def __init__(self, export: SpanExport, batch_size: BatchSize, without_content: Callable[[Item], Item]) -> None:
+    def __init__(self, export: SpanExport, batch_size: BatchSize, smaller: Callable[[Item], Item | None]) -> None:
         self._export = export
         self._batch_size = batch_size
-        self._without_content = without_content
+        self._smaller = smaller
         self._accepted = False
         self._spans_seen = 0
         self._refusals = 0
@@ -146,8 +146,8 @@ class Delivery:
         (item,) = batch
         if answer.verdict is Verdict.REFUSED:
             self._suspects.append(item)
-        elif answer.verdict is Verdict.TOO_LARGE and item.has_content:
-            self._send([self._without_content(item)])
+        elif answer.verdict is Verdict.TOO_LARGE and (smaller := self._smaller(item)) is not None:
+            self._send([smaller])
         else:
             self._lose(item)
 

@@ -30,6 +30,8 @@ _COMPRESSIONS = {
 _BODY_BYTES_MAX = 64 * 1024
 """An OTLP answer is tiny; of a longer one the beginning tells enough."""
 _DATA_STATUSES = (400, 422)
+_TOO_LARGE_WORDS = b"request body too large"
+"""What the Collector says, with status 400."""
 _LATER_STATUSES = (408, 425, 429)
 _FIXED_HEADERS = ("content-type", "content-encoding", "content-length", "user-agent")
 
@@ -113,8 +115,8 @@ def answer_of_response(status: int, headers: Mapping[str, str], body: bytes, sec
     if 300 <= status < 400:
         where = shown(headers.get("location", "")) or "nowhere"
         return Answer(Verdict.MISCONFIGURED, f"HTTP {status}: redirected to {where}")
-    if status == 413:
-        return Answer(Verdict.TOO_LARGE, "HTTP 413: too large")
+    if status == 413 or (status == 400 and _TOO_LARGE_WORDS in body):
+        return Answer(Verdict.TOO_LARGE, f"HTTP {status}: too large")
     if status in _DATA_STATUSES:
         return Answer(Verdict.REFUSED, f"HTTP {status}")
     if status in _LATER_STATUSES or status >= 500:

@@ -11,9 +11,13 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from infertap.destinations.otlp_exporters import Answer, Verdict, connect, shown
+from infertap.destinations.otlp_headers_file import HeadersFile
+from infertap.errors import RetryableError
 from infertap.targets import OtlpTarget
 
 _LOOK_TIMEOUT_S = 2.0
+_NOTHING_IN_IT = ("HTTP 400", "gRPC INVALID_ARGUMENT")
+"""How some receivers answer to a request without spans."""
 _TRACES_PATH = "/v1/traces"
 _OTHER_TRACES_PATHS = ("/v2/trace/otlp", "/traces/otlp/v0.9")
 """Splunk's and Lightstep's; they are used as they are."""
@@ -40,7 +44,7 @@ class Wire(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """Whether the endpoint takes our requests; else what was seen and what to change."""
+    """Whether the endpoint takes our requests; what was seen; where it does not, what to change."""
 
     ok: bool
     problem: str = ""
@@ -49,21 +53,30 @@ class ProbeResult:
     @property
     def line(self) -> str:
         """One line for people."""
-        return "accepted" if self.ok else f"{self.problem}; {self.fix}" if self.fix else self.problem
+        if self.ok:
+            return f"reached ({self.problem})" if self.problem else "accepted"
+        return f"{self.problem}; {self.fix}" if self.fix else self.problem
 
 
 def probe(target: OtlpTarget) -> ProbeResult:
     """Send an empty request as the destination would. Takes at most the target's timeout and some seconds."""
     try:
+        target = HeadersFile(target).current()
         export = connect(target)
+    except RetryableError as error:
+        return ProbeResult(False, str(error), "it must hold one name=value a line")
     except OSError as error:
         return ProbeResult(False, "a certificate or key cannot be read", f"{error.strerror}: {error.filename}")
     except ValueError:
         return ProbeResult(False, "a certificate or key cannot be used", "it must be PEM")
     try:
-        return explain(target, export.export([]))
+        answer = export.export([])
     finally:
         export.close()
+    if answer.reason in _NOTHING_IN_IT:
+        # MLflow's, for example: credentials and path have passed, and what is wrong is that there is no span.
+        return ProbeResult(True, f"{answer.reason} to an empty request")
+    return explain(target, answer)
 
 
 def explain(target: OtlpTarget, answer: Answer) -> ProbeResult:
@@ -165,6 +178,10 @@ def _fix_tls(target: OtlpTarget, answer: Answer) -> str:
 
 def _fix_credentials(target: OtlpTarget) -> str:
     names = ", ".join(sorted(target.headers))
+    if target.advice:
+        return f"{target.advice}; the names sent are: {names}"
+    if target.headers_file is not None:
+        return f"correct the headers in {target.headers_file}; the names sent are: {names}"
     return f"correct {_HEADERS}; " + (f"the names sent are: {names}" if names else "no header is set")
 
 

@@ -4,7 +4,7 @@
    (`POST /items/{id}`) where a route is known.
 2. What the app set on the light span wins over what we found out, except for what the answer itself decides.
 3. Facts of the row that help in a tracing backend go along under `infertap.`; tags as `infertap.tag.<name>`.
-4. Bodies are not part of it: the table joins them by id, the OTLP destination adds them with `bodies_as_attributes`.
+4. Bodies are not part of it: the table joins them by id, the OTLP destination adds them (`span_content`).
 """
 
 import functools
@@ -13,11 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from infertap.destinations.http_attributes import HttpAttributes, known_method
-from infertap.record import EndReason, ErrorCode, SpanRecord
+from infertap.record import EndReason, SpanRecord
 
 SCOPE_NAME = "infertap"
-PREVIEW_CHARACTERS_MAX = 1000
-"""Length of the plain-text preview that stands in for a body over the value limit."""
 
 _ROW_ATTRIBUTES = (
     ("request_id", "infertap.request_id"),
@@ -32,8 +30,6 @@ _ROW_ATTRIBUTES = (
 """Columns that go along, and the attribute each becomes."""
 
 _CLIENT_CLOSED_REQUEST = 499
-_NOT_WITHHELD = (ErrorCode.REQUEST_NOT_READ, ErrorCode.RESPONSE_INCOMPLETE)
-"""Codes that say that a body ended early, not that it is kept back."""
 
 
 class ServerSpanRenderer:
@@ -109,32 +105,6 @@ def render_server_span(request: Mapping[str, Any], header: Mapping[str, Any]) ->
     return _renderer_of_this_process().render(request, header)
 
 
-def bodies_as_attributes(request: Mapping[str, Any], *, value_length_max: int | None = None) -> dict[str, Any]:
-    """Both bodies, once each: `input.value` and `output.value` with their `mime_type`.
-
-    A body that the row does not hold, or that is longer than `value_length_max` characters, is named in
-    `infertap.request.withheld` or `infertap.response.withheld` with the reason, and `infertap.withheld` holds the
-    reasons of both. A body is never cut; over the limit a preview in plain text goes along.
-    """
-    attributes: dict[str, Any] = {}
-    reasons: list[str] = []
-    for side, prefix in (("request", "input"), ("response", "output")):
-        text: str | None = request.get(side)
-        reason = _why_missing(request, side) if text is None else None
-        if text and value_length_max is not None and len(text) > value_length_max:
-            attributes[f"infertap.{side}.preview"] = text[: min(PREVIEW_CHARACTERS_MAX, value_length_max)]
-            reason = "value_length_limit"
-        elif text:
-            attributes[f"{prefix}.value"] = text
-            attributes[f"{prefix}.mime_type"] = request.get(f"{side}_content_type") or "text/plain"
-        if reason is not None:
-            attributes[f"infertap.{side}.withheld"] = reason
-            reasons.append(reason)
-    if reasons:
-        attributes["infertap.withheld"] = ",".join(dict.fromkeys(reasons))
-    return attributes
-
-
 def _scope(request: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     scope: dict[str, Any] = {
         "method": request["method"],
@@ -188,10 +158,3 @@ def _status(
         short = str(request["error_type"]).rpartition(".")[2]
         return ["ERROR", f"{short}: {request.get('error_message') or ''}"]
     return ["ERROR", None] if failed else None
-
-
-def _why_missing(request: Mapping[str, Any], side: str) -> str | None:
-    """`binary_withheld` for `REQUEST_BINARY_WITHHELD`; None where nothing was withheld."""
-    prefix = f"{side.upper()}_"
-    codes = (code for code in request.get("logging_error_codes", ()) if code not in _NOT_WITHHELD)
-    return next((code.removeprefix(prefix).lower() for code in codes if code.startswith(prefix)), None)

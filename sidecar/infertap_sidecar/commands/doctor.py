@@ -12,6 +12,8 @@ from rich.text import Text
 
 from infertap.choice import Choice, choose
 from infertap.otel_env import OtelEnvironment
+from infertap.platforms import PLATFORMS
+from infertap.targets import OtlpLimits
 from infertap_sidecar.checks import run_checks
 from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings, shown
 from infertap_sidecar.own_endpoint import refuse_own_endpoint, unset_own_endpoints
@@ -22,7 +24,9 @@ from infertap_sidecar.spool_survey import FolderReport, survey
 _DESCRIPTION = """\
 Says which destination is used and why, where each setting comes from, whether the destination
 can be written or reached, and what waits in the spool. Takes the same variables, file and flags
-as serve. Exit code 1 if something does not work.\
+as serve. Exit code 1 if something does not work.
+
+  infertap doctor --platform grafana     asks that platform with an empty export\
 """
 _OTEL_PREFIXES = (
     "OTEL_EXPORTER_OTLP_",
@@ -68,6 +72,23 @@ def _print_choice(choice: Choice, config: SidecarConfig, out: Console) -> None:
     for warning in (choice.conflict, *choice.warnings):
         if warning:
             out.print(Text(f"! {warning}", "yellow"))
+    if choice.targets.otlp is not None and (limits := _limits(choice.targets.otlp.limits)):
+        out.print(
+            f"limits of {choice.targets.otlp.platform}: {limits}; what does not fit goes by reference, or is withheld"
+        )
+
+
+def _limits(limits: OtlpLimits) -> str:
+    """The limits in words; empty where there are none."""
+    words = (
+        (limits.request_bytes_max, "a request"),
+        (limits.span_bytes_max, "a span"),
+        (limits.attribute_bytes_max, "an attribute"),
+    )
+    shown_limits = [f"{number:,} bytes {of}" for number, of in words if number is not None]
+    if limits.array_items_max is not None:
+        shown_limits.append(f"{limits.array_items_max} items a list")
+    return ", ".join(shown_limits)
 
 
 def _print_checks(choice: Choice, out: Console) -> bool:
@@ -111,7 +132,7 @@ def _print_settings(config: SidecarConfig, show_all: bool, out: Console) -> None
         if source is not None or show_all:
             value = _setting_text(config, name)
             grid.add_row(name, Text(value), Text(source or "default", "" if source else "dim"))
-    for name, value in sorted(_otel_variables(os.environ).items()):
+    for name, value in sorted({**_otel_variables(os.environ), **_vendor_variables(config, os.environ)}.items()):
         grid.add_row(name, Text(value), "environment")
     out.print()
     if grid.row_count:
@@ -125,6 +146,14 @@ def _setting_text(config: SidecarConfig, name: str) -> str:
     if isinstance(value, str) and not type(config).model_fields[name].repr:
         return "(set, not shown)"
     return without_secrets(shown(value))
+
+
+def _vendor_variables(config: SidecarConfig, environ: Mapping[str, str]) -> dict[str, str]:
+    if config.platform is None:
+        return {}
+    platform = PLATFORMS[config.platform]
+    keys = {name: "(set, not shown)" for name in platform.secrets if environ.get(name)}
+    return {name: without_secrets(environ[name]) for name in platform.variables if environ.get(name)} | keys
 
 
 def _otel_variables(environ: Mapping[str, str]) -> dict[str, str]:

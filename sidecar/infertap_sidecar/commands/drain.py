@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from infertap.build import drainer_settings
-from infertap.choice import Choice, choose
+from infertap.choice import Choice, choose, with_settings
 from infertap.drain.settings import DrainerSettings
 from infertap.errors import InfertapError
 from infertap.otel_env import OtelEnvironment
@@ -28,7 +28,7 @@ from the folder.
 """
 _SETTINGS = (
     "tables", "storage_options", "destination", "content", "spool_dir", "spool_bytes_max", "commit_bytes_max",
-    "commit_interval_s", "drain_s",
+    "commit_interval_s", "drain_s", "platform", "otlp_headers_file",
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _work(given: Path | None, config: SidecarConfig) -> list[DrainerSettings]:
     """What to drain: settings per folder, read before anything starts."""
-    otel = OtelEnvironment.read(os.environ)
+    otel = with_settings(OtelEnvironment.read(os.environ), config, cwd=Path.cwd())
     choice = choose(config, otel, cwd=Path.cwd())
     if given is None:
         if choice.kind == "none":

@@ -96,8 +96,11 @@ class HttpReceiver:
             raise MalformedError("the body did not arrive in time") from None
         finally:
             self._held_bytes -= len(raw)
+        waiting = asyncio.wrap_future(settled)
+        # Nobody may be left to hear of a failure; asyncio would complain about that.
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(settled)), SETTLED_S_MAX)
+            return await asyncio.wait_for(asyncio.shield(waiting), SETTLED_S_MAX)
         except TimeoutError:
             raise BusyError("the spool is slow; ask again") from None
 

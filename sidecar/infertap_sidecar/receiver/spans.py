@@ -14,6 +14,8 @@ _SPAN_BYTES = 2 << 10
 """What a span's own objects hold in memory beside its content, roughly."""
 _KINDS = {2: "SERVER", 3: "CLIENT", 4: "PRODUCER", 5: "CONSUMER"}
 _STATUS = {Status.STATUS_CODE_OK: "OK", Status.STATUS_CODE_ERROR: "ERROR"}
+_START_NS = range(946_684_800_000_000_000, 4_102_444_800_000_000_000)
+"""The years 2000 to 2099: tables have a partition a day, and a broken clock shall not make them without end."""
 _TIME_NS_MAX = 1 << 63
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
 """Bits of `Span.flags`: whether the sender knows where its parent is, and whether it is in another process."""
@@ -73,7 +75,7 @@ def received(wire: WireSpan, resource: Mapping[str, Any]) -> ReceivedSpan:
         raise InvalidSpanError("invalid span_id")
     if len(span.parent_span_id) not in (0, 8) or span.parent_span_id == span.span_id:
         raise InvalidSpanError("invalid parent_span_id")
-    if not 0 < span.start_time_unix_nano < _TIME_NS_MAX or span.end_time_unix_nano >= _TIME_NS_MAX:
+    if span.start_time_unix_nano not in _START_NS or span.end_time_unix_nano >= _TIME_NS_MAX:
         raise InvalidSpanError("invalid start or end time")
     parent = span.parent_span_id.hex() if any(span.parent_span_id) else None
     links = [link for link in span.links if _is_valid_link(link)]

@@ -166,7 +166,6 @@ def test_an_unknown_variable_is_a_warning_with_the_nearest_name(monkeypatch: pyt
     ("name", "value"),
     [
         ("durability", "strict"),
-        ("platform", "mlflow"),
         ("payload_store", "s3://b/p"),
         ("require_destination", True),
         ("sample_rate", 0.5),

@@ -14,7 +14,7 @@ from infertap.destinations.protocol import Receipt
 from infertap.errors import RetryableError
 from infertap.record import InferenceRecord, ServerSpanFacts, SpanRecord
 from infertap.spool.reader import Segment
-from infertap.targets import OtlpTarget
+from infertap.targets import OtlpLimits, OtlpTarget
 
 HEADER = {
     "infertap_version": "1.2.3",
@@ -381,12 +381,27 @@ def test_span_too_large_alone_goes_without_its_bodies(otlp_receiver: Any, destin
     assert small["attributes"]["output.value"] == "answer 1"
 
 
-def test_span_too_large_without_bodies_is_lost(otlp_receiver: Any, destination: Any) -> None:
-    """What is too large even without bodies is counted, and the rest is delivered."""
+def test_span_too_large_without_bodies_gives_up_its_largest_attributes(otlp_receiver: Any, destination: Any) -> None:
+    """A span is not lost for its size: it goes again, half as large, and says what it lacks."""
     otlp_receiver.behave(request_bytes_max=5_000)
     requests = (request_payload(0, path="/" + "x" * 6_000), request_payload(1))
-    receipt = destination("http/protobuf").deliver([segment(requests=requests)], {})
-    assert outcomes_of(receipt) == {("written", ""): 1, ("lost", "rejected"): 1}
+    spans = (span_payload(7, attributes={"huge": "y" * 9_000, "small": 1}),)
+    receipt = destination("http/protobuf").deliver([segment(requests=requests, spans=spans)], {})
+    assert outcomes_of(receipt) == {("written", ""): 2}
+    by_id = {span["span_id"]: span["attributes"] for span in otlp_receiver.spans}
+    assert by_id[f"{1:016x}"]["infertap.request_id"] == "id-0"
+    assert "url.path" in by_id[f"{1:016x}"]["infertap.withheld_attributes"]
+    assert by_id[f"{8:016x}"] == {
+        "small": 1, "infertap.withheld": "platform_limit", "infertap.withheld_attributes": ["huge"],
+    }  # fmt: skip
+
+
+def test_receiver_that_takes_no_span_of_any_size_loses_it_counted(otlp_receiver: Any, destination: Any) -> None:
+    """Halving ends: a span that is refused at its smallest is counted as rejected, and nothing is held up."""
+    otlp_receiver.behave(request_bytes_max=100)
+    receipt = destination("http/protobuf").deliver([segment(requests=(request_payload(0),))], {})
+    assert outcomes_of(receipt) == {("lost", "rejected"): 1}
+    assert len(otlp_receiver.requests) < 12
 
 
 @pytest.mark.parametrize(
@@ -532,3 +547,62 @@ def test_value_limit_withholds_and_never_cuts(otlp_receiver: Any, destination: A
         "infertap.withheld_attributes": ["long", "list"],
         "infertap.withheld": "value_length_limit",
     }
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_platforms_limits_are_kept_before_anything_is_refused(
+    otlp_receiver: Any, destination: Any, protocol: str
+) -> None:
+    """The larger body gives way first, then the other one; requests and spans stay below their limits."""
+    limits = OtlpLimits(request_bytes_max=50_000, span_bytes_max=20_000)
+    frames = segment(
+        requests=(
+            request_payload(0, request="q" * 30_000, response="r" * 9_000),
+            request_payload(1, request="q" * 30_000, response="r" * 40_000),
+            *(request_payload(number, request="q" * 9_000) for number in range(2, 12)),
+        ),
+        spans=(span_payload(20, attributes={"large": "x" * 30_000, "kept": "y" * 15_000}),),
+    )
+    receipt = destination(protocol, limits=limits).deliver([frames], {})
+    assert outcomes_of(receipt) == {("written", ""): 12}
+    assert max(request["bytes"] for request in otlp_receiver.requests) <= 50_000
+    assert all(request["accepted"] for request in otlp_receiver.requests)
+    by_id = {int(span["span_id"], 16): span["attributes"] for span in otlp_receiver.spans}
+    assert by_id[1]["infertap.request.withheld"] == "platform_limit"
+    assert by_id[1]["output.value"] == "r" * 9_000
+    assert not {"input.value", "output.value"} & set(by_id[2])
+    assert by_id[2]["infertap.response.preview"] == "r" * 1_000
+    assert by_id[21]["infertap.withheld_attributes"] == ["large"]
+    assert by_id[21]["kept"] == "y" * 15_000
+
+
+def test_resource_attributes_of_the_platform_fill_gaps_only(otlp_receiver: Any, destination: Any) -> None:
+    """What the process says about itself stays; a service without a name gets the platform's."""
+    named = segment(requests=(request_payload(0),))
+    nameless = segment(2, requests=(request_payload(1),), header={"resource": {"service.name": "unknown_service:x"}})
+    resource = {"service.name": "theirs", "deployment.environment": "prod", "host.name": "h2"}
+    destination("grpc", resource=resource).deliver([named, nameless], {})
+    first, second = sorted((span["span_id"], span["resource"]) for span in otlp_receiver.spans)
+    assert first[1] == {**HEADER["resource"], "deployment.environment": "prod"}
+    assert second[1] == resource
+
+
+def test_a_collectors_400_for_its_size_is_taken_for_what_it_is(otlp_receiver: Any, destination: Any) -> None:
+    """The Collector does not say 413: the span goes again without its bodies instead of being lost."""
+    words = "rpc error: request body too large"
+    otlp_receiver.behave(http_status=400, content_type="text/plain", body=words, times=1)
+    receipt = destination("http/protobuf").deliver([segment(requests=(request_payload(0, request="x" * 9_000),))], {})
+    assert outcomes_of(receipt) == {("written", ""): 1}
+    (span,) = otlp_receiver.spans
+    assert span["attributes"]["infertap.request.withheld"] == "platform_limit"
+
+
+def test_open_says_what_is_wrong_before_anything_waits(
+    otlp_receiver: Any, receivers: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """http/protobuf to a gRPC port: one warning with the fix, without a span."""
+    endpoint = f"http://127.0.0.1:{otlp_receiver.grpc_port}/v1/traces"
+    one = OtlpDestination(OtlpTarget(endpoint, "http/protobuf"), clock=SystemClock(), probes=True)
+    one.open()
+    receivers.wait_for(lambda: "set OTEL_EXPORTER_OTLP_PROTOCOL=grpc" in caplog.text)
+    one.close(deadline_s=1)

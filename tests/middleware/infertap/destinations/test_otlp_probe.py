@@ -146,3 +146,12 @@ def test_port_that_speaks_something_else() -> None:
         thread.start()
         assert wire_of("127.0.0.1", server.getsockname()[1]) is Wire.SILENT
         thread.join()
+
+
+def test_a_receiver_that_refuses_an_empty_request_is_reached(otlp_receiver: Any) -> None:
+    """MLflow answers 400 to a request without spans: no false alarm; 422 (a header is missing there) is one."""
+    target = OtlpTarget(f"http://127.0.0.1:{otlp_receiver.http_port}/v1/traces", "http/protobuf")
+    otlp_receiver.behave(http_status=400)
+    assert (probe(target).ok, probe(target).line) == (True, "reached (HTTP 400 to an empty request)")
+    otlp_receiver.behave(http_status=422)
+    assert not probe(target).ok

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
 
-from infertap.destinations.readable_spans import UNREADABLE, Resources, fitted, readable_span, size_estimate
+from infertap.destinations.readable_spans import UNREADABLE, Resources, readable_span
+from infertap.destinations.span_size import size_estimate
 from infertap.record import SpanRecord
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -91,16 +92,3 @@ def test_equal_resources_are_one_object() -> None:
     assert resources.of({"service.name": "b"}) != one
     assert dict(one.attributes) == {"service.name": "a", "list": ("x",)}
     assert hash(one) == hash(one) == hash(Resource({"service.name": "a", "list": ["x"]}))
-
-
-def test_value_limit_counts_characters_of_texts_only() -> None:
-    """Exactly the limit fits; numbers have no length; integers beyond 64 bits become texts."""
-    attributes = {"at": "é" * 5, "over": "x" * 6, "number": 10**17, "large": 2**64}
-    assert fitted(attributes, 5) == {
-        "at": "é" * 5,
-        "number": 10**17,
-        "large": str(2**64),
-        "infertap.withheld_attributes": ["over"],
-        "infertap.withheld": "value_length_limit",
-    }
-    assert fitted(None, 5) == {}

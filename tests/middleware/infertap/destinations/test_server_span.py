@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from infertap.destinations import http_attributes
-from infertap.destinations.server_span import ServerSpanRenderer, bodies_as_attributes
+from infertap.destinations.server_span import ServerSpanRenderer
 from infertap.record import InferenceRecord, ServerSpanFacts
 
 HEADER = {"spool_id": "s1", "segment_no": 1, "infertap_version": "1.2.3", "resource": {}}
@@ -307,37 +307,6 @@ def test_bodies_never_are_part_of_the_span() -> None:
     """No attribute of the rendered span holds a body."""
     request = payload_of(scope_of({}), request="prompt-7f3a", response="answer-7f3a")
     assert "7f3a" not in repr(ServerSpanRenderer({}).render(request, HEADER))
-
-
-def test_bodies_as_attributes() -> None:
-    """Each body once, with its media type; an empty body has none."""
-    request = payload_of(scope_of({}), request='{"a":1}', response="", request_content_type="application/json")
-    assert bodies_as_attributes(request) == {"input.value": '{"a":1}', "input.mime_type": "application/json"}
-
-
-def test_withheld_body_is_marked() -> None:
-    """A body that the row does not hold is marked with the reason from its code."""
-    request = payload_of(
-        scope_of({}),
-        request="x",
-        logging_error_codes=["REQUEST_NOT_READ", "RESPONSE_INCOMPLETE", "RESPONSE_BINARY_WITHHELD"],
-        request_content_type="text/plain",
-    )
-    attributes = bodies_as_attributes(request)
-    assert attributes["infertap.withheld"] == attributes["infertap.response.withheld"] == "binary_withheld"
-    assert attributes["input.value"] == "x"
-    assert "output.value" not in attributes
-
-
-def test_body_over_the_value_limit_is_withheld_and_never_cut() -> None:
-    """Over the limit there is a mark and a preview, but no value."""
-    request = payload_of(scope_of({}), request="p" * 3000, response="r" * 2000)
-    attributes = bodies_as_attributes(request, value_length_max=2000)
-    assert "input.value" not in attributes
-    assert attributes["infertap.request.preview"] == "p" * 1000
-    assert attributes["infertap.withheld"] == attributes["infertap.request.withheld"] == "value_length_limit"
-    assert attributes["output.value"] == "r" * 2000
-    assert "infertap.response.withheld" not in attributes
 
 
 def test_shim_takes_the_official_functions() -> None:

@@ -74,3 +74,47 @@ def test_the_receivers_own_endpoint_and_the_secret(infertap: Any) -> None:
     assert "OTEL_EXPORTER_OTLP_ENDPOINT points at this receiver" in done.stdout
     assert "outer_secret" in done.stdout
     assert "a-secret-of-both-sides" not in done.stdout + done.stderr
+
+
+GRAFANA = {
+    "GRAFANA_CLOUD_ZONE": "prod-eu-west-2",
+    "GRAFANA_CLOUD_INSTANCE_ID": "123456",
+    "GRAFANA_CLOUD_API_KEY": "k3y-of-the-vendor",
+}
+
+
+def doctor_of_grafana(infertap: Any, vendor_intake: Any, certificates: Path, **changes: str) -> Any:
+    environ = {**GRAFANA, "OTEL_EXPORTER_OTLP_CERTIFICATE": str(certificates / "ca.pem")}
+    return infertap("doctor", "--platform", "grafana", **{**environ, "HTTPS_PROXY": vendor_intake.proxy, **changes})
+
+
+def test_a_platform_is_asked_with_an_empty_export(infertap: Any, vendor_intake: Any, certificates: Path) -> None:
+    """Credentials and path are right: exit code 0, the limits in words, the key nowhere."""
+    result = doctor_of_grafana(infertap, vendor_intake, certificates)
+    assert result.returncode == 0, result.stdout
+    assert "because platform = 'grafana' (argument) is set" in result.stdout
+    assert (
+        "✓ OTLP https://otlp-gateway-prod-eu-west-2.grafana.net/otlp/v1/traces (http/protobuf): accepted"
+        in result.stdout
+    )
+    assert "limits of grafana: 2,048 bytes an attribute" in result.stdout
+    assert "GRAFANA_CLOUD_INSTANCE_ID" in result.stdout
+    assert "k3y-of-the-vendor" not in result.stdout + result.stderr
+    (request,) = vendor_intake.requests
+    assert request == {"vendor": "grafana", "status": 200, "reason": None, "spans": []}
+
+
+def test_a_refused_key_is_explained(infertap: Any, vendor_intake: Any, certificates: Path) -> None:
+    """The answer and, in that vendor's own words, what to compare; never the key itself."""
+    result = doctor_of_grafana(infertap, vendor_intake, certificates, GRAFANA_CLOUD_API_KEY="wrong-k3y")
+    assert result.returncode == 1
+    assert "HTTP 401" in result.stdout
+    assert "a token with the scope traces:write of the same stack" in result.stdout
+    assert "wrong-k3y" not in result.stdout + result.stderr
+
+
+def test_what_a_platform_lacks_is_a_usage_error(infertap: Any) -> None:
+    """All missing variables in one message, exit code 2."""
+    result = infertap("doctor", "--platform", "grafana")
+    assert result.returncode == 2
+    assert "needs GRAFANA_CLOUD_ZONE, GRAFANA_CLOUD_INSTANCE_ID, GRAFANA_CLOUD_API_KEY" in result.stderr

@@ -88,6 +88,27 @@ def test_an_otlp_folder_never_gets_foreign_credentials(infertap: Any, tmp_path: 
     assert own.stdout.strip() == "http://127.0.0.1:9/v1/traces {'authorization': 'key'}"
 
 
+def test_a_platforms_folder_never_gets_another_tenants_key(infertap: Any, tmp_path: Path) -> None:
+    """The same endpoint, another instance of it: what was spooled for one is not sent with the other's token."""
+    zone = {"INFERTAP_PLATFORM": "grafana", "GRAFANA_CLOUD_ZONE": "prod-eu-west-2", "GRAFANA_CLOUD_API_KEY": "key"}
+    infertap.record("unused", INFERTAP_DESTINATION="otlp", GRAFANA_CLOUD_INSTANCE_ID="1", **zone)
+    (folder,) = (tmp_path / ".infertap_spool").glob("otlp-*")
+    code = (
+        "import os, sys; from pathlib import Path; from infertap.otel_env import OtelEnvironment\n"
+        "from infertap.choice import with_settings; from infertap_sidecar.settings import SidecarConfig\n"
+        "from infertap_sidecar.spool_targets import targets_of\n"
+        "config = SidecarConfig()\n"
+        "otel = with_settings(OtelEnvironment.read(os.environ), config, cwd=Path.cwd())\n"
+        "otlp = targets_of(Path(sys.argv[1]), config, otel).otlp\n"
+        "print(otlp.endpoint, otlp.tenant, *otlp.headers, otlp.limits.attribute_bytes_max)"
+    )
+    endpoint = "https://otlp-gateway-prod-eu-west-2.grafana.net/otlp/v1/traces"
+    foreign = infertap.python("-c", code, str(folder), GRAFANA_CLOUD_INSTANCE_ID="2", **zone)
+    assert foreign.stdout.strip() == f"{endpoint} 1 None", foreign.stderr
+    own = infertap.python("-c", code, str(folder), GRAFANA_CLOUD_INSTANCE_ID="1", **zone)
+    assert own.stdout.strip() == f"{endpoint} 1 authorization 2048"
+
+
 @pytest.mark.slow
 def test_follow_delivers_what_comes_and_ends_at_a_signal(infertap: Any, tmp_path: Path) -> None:
     """The drainer of a process with `drainer = "external"`."""

@@ -22,6 +22,7 @@ from infertap_sidecar.receiver.grpc import GrpcReceiver
 from infertap_sidecar.receiver.intake import Intake
 
 LIMIT = 1 << 20
+START_NS = 1_764_000_000_000_000_000
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 Call = Callable[..., ExportTraceServiceResponse]
@@ -34,7 +35,9 @@ def body(*spans: Span) -> bytes:
 
 def span(number: int, **fields: object) -> Span:
     ids = {"trace_id": b"t" * 16, "span_id": number.to_bytes(8)}
-    return Span(**{**ids, "name": f"s{number}", "start_time_unix_nano": 1, "end_time_unix_nano": 2, **fields})
+    return Span(
+        **{**ids, "name": f"s{number}", "start_time_unix_nano": START_NS, "end_time_unix_nano": START_NS + 1, **fields}
+    )
 
 
 @pytest.fixture

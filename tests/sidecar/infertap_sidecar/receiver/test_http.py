@@ -23,9 +23,14 @@ from infertap_sidecar.receiver.http import HttpReceiver
 from infertap_sidecar.receiver.intake import Intake
 
 LIMIT = 1 << 20
+START_NS = 1_764_000_000_000_000_000
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
-GOOD = Span(trace_id=b"t" * 16, span_id=b"s" * 8, name="good", start_time_unix_nano=1, end_time_unix_nano=2)
-BAD = Span(trace_id=b"t" * 16, span_id=bytes(8), name="bad", start_time_unix_nano=1, end_time_unix_nano=2)
+GOOD = Span(
+    trace_id=b"t" * 16, span_id=b"s" * 8, name="good", start_time_unix_nano=START_NS, end_time_unix_nano=START_NS + 1
+)
+BAD = Span(
+    trace_id=b"t" * 16, span_id=bytes(8), name="bad", start_time_unix_nano=START_NS, end_time_unix_nano=START_NS + 1
+)
 
 
 def body(*spans: Span) -> bytes:
@@ -34,7 +39,7 @@ def body(*spans: Span) -> bytes:
 
 
 def json_body(**fields: Any) -> bytes:
-    span = {"traceId": "ab" * 16, "spanId": "cd" * 8, "name": "j", "startTimeUnixNano": "1", **fields}
+    span = {"traceId": "ab" * 16, "spanId": "cd" * 8, "name": "j", "startTimeUnixNano": str(START_NS), **fields}
     return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()
 
 

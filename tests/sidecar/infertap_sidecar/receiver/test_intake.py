@@ -78,7 +78,7 @@ def test_a_local_root_with_content_becomes_a_redacted_row(intake: Intake, pipeli
         {"attributes": CONTENT, "parent": 9, "flags": REMOTE, "trace_state": "infertap=1"},
         {"attributes": {"mlflow.spanInputs": "1"}},
         {"attributes": {"mlflow.spanOutputs": "1"}},
-        {"attributes": CONTENT, "start_time_unix_nano": 1},
+        {"attributes": CONTENT, "start_time_unix_nano": 1_000_000_000_000_000_000},
         {"attributes": CONTENT, "start_time_unix_nano": 4_000_000_000_000_000_000},
     ],
     ids=["child", "unsaid", "marked", "marked remote", "no outputs", "no inputs", "long ago", "future"],

@@ -127,6 +127,7 @@ def test_json_takes_numbers_for_int64_snake_case_and_unknown_fields() -> None:
         ({"parent_span_id": b"abc"}, "parent_span_id"),
         ({"parent_span_id": SPAN}, "parent_span_id"),
         ({"start_time_unix_nano": 0}, "time"),
+        ({"start_time_unix_nano": 1}, "time"),
         ({"start_time_unix_nano": 1 << 63}, "time"),
         ({"end_time_unix_nano": (1 << 64) - 1}, "time"),
     ],
