@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 from opentelemetry import trace as otel_trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 
 from infertap.joining.joining import Joining, JoiningSettings
-from infertap.record import PendingSpan, TraceIds
+from infertap.record import InferenceRecord, PendingSpan, ServerSpanFacts, TraceIds
 from infertap.trace import ServerSpan, annotate, current_server_span, start_span
 
 
@@ -37,9 +40,9 @@ def sink() -> Sink:
     return Sink()
 
 
-def make(sink: Sink, *, install: bool = False) -> Joining:
+def make(sink: Sink, *, install: bool = False, destination: str = "table") -> Joining:
     warnings: list[str] = []
-    return Joining(sink, JoiningSettings("table", {}, install), warnings.append)
+    return Joining(sink, JoiningSettings(destination, {}, install), warnings.append)
 
 
 @pytest.fixture
@@ -179,3 +182,46 @@ def test_a_forked_child_takes_nothing_for_its_parent(joining: Joining, sink: Sin
     otel_trace.get_tracer("library").start_span("work").end()
     joined.leave()
     assert (joining.active, sink.names) == (False, [])
+
+
+@pytest.mark.parametrize(
+    ("destination", "kind", "names"),
+    [
+        ("table", "SERVER", ["POST /items/{id}"]),
+        ("table", "INTERNAL", []),
+        ("otlp", "SERVER", []),
+        ("both", "SERVER", []),
+    ],
+)
+def test_the_apps_own_backend_gets_the_parent_of_its_spans(
+    sink: Sink, no_provider: None, destination: str, kind: str, names: list[str]
+) -> None:
+    """With tables alone, the provider's exporters get the server span: its ids, no content, and not into our tables."""
+    exporter = InMemorySpanExporter()
+    theirs = TracerProvider(shutdown_on_exit=False)
+    theirs.add_span_processor(SimpleSpanProcessor(exporter))
+    otel_trace.set_tracer_provider(theirs)
+    joining = make(sink, destination=destination)
+    joining.look()
+    facts = ServerSpanFacts(
+        kind, f"{0xB:016x}", f"{0xC:016x}", "", 1, "1.1", "http", "", None, None, [], [], route="/items/{id}"
+    )
+    joining.echo(
+        InferenceRecord(
+            request_id="r1", request_time=1_000, trace_id=f"{0xA:032x}", method="POST", path="/items/7",
+            status_code=500, duration_ns=5, request="a body", response="an answer", span=facts,
+        )
+    )  # fmt: skip
+    joining.begin_flush(1.0)()
+    spans = exporter.get_finished_spans()
+    assert [span.name for span in spans] == names
+    assert sink.names == []
+    for span in spans:
+        assert (span.context.trace_id, span.context.span_id, span.kind) == (0xA, 0xB, SpanKind.SERVER)
+        assert span.parent is not None
+        assert (span.parent.span_id, span.start_time, span.end_time) == (0xC, 1_000_000, 1_000_005)
+        assert span.resource is theirs.resource
+        assert dict(span.attributes or {}) == {
+            "http.request.method": "POST", "http.response.status_code": 500, "http.route": "/items/{id}",
+            "url.path": "/items/7", "url.scheme": "http", "infertap.request_id": "r1",
+        }  # fmt: skip
