@@ -66,6 +66,8 @@ class InferenceMiddleware:
             # A pipeline made before the fork stays the parent's; the child makes its own at its first request.
             middleware = this()
             if middleware is not None:
+                if middleware._pipeline is not None:
+                    middleware._pipeline.joining.abandon()
                 middleware._adopt(None)
 
         os.register_at_fork(after_in_child=forget_parent)

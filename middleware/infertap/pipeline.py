@@ -387,7 +387,11 @@ class Pipeline:
 
     def _frames(self, item: "Exchange | PendingSpan | _Handed", minutes: list[int]) -> Sequence[tuple[Kind, bytes]]:
         if isinstance(item, Exchange):
-            return [self._request_frame(self._assembler.record(item), item.started_at_ns, minutes)]
+            record = self._assembler.record(item)
+            frame = self._request_frame(record, item.started_at_ns, minutes)
+            if self.joining.active:
+                self.joining.echo(record)
+            return [frame]
         if isinstance(item, _Handed) and item.is_request:
             record, span = self._assembler.request_span(item.span)
             # The span first: where it cannot be packed, there shall be no row either.

@@ -380,6 +380,9 @@ class start_span:  # noqa: N801 - reads as the function it is used as
         server: ServerSpan | None = current.get(_SERVER_SPAN) or _request_span.get()  # type: ignore[assignment]
         parent: Span | None = current.get(_SPAN_KEY)  # type: ignore[assignment]
         ids = _child_ids(parent) if parent is not None else None
+        if ids is None and server is not None:
+            # Somebody put a context without a span in the place of ours.
+            ids = _child_ids(server)
         if server is None or ids is None:
             span = ChildSpan(self._name, _DISCARD, _NO_IDS, (0, 0))
         else:

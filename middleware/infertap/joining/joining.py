@@ -12,13 +12,15 @@ from contextvars import Token
 from typing import Any, NamedTuple
 
 from opentelemetry import trace as otel_trace
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
+from infertap.joining.echo import echo
 from infertap.joining.installed import InstalledProvider
 from infertap.joining.mlflow import MlflowBridge, loaded_mlflow
 from infertap.joining.request_keys import RequestKeys
-from infertap.joining.span_tap import Sink, SpanTap
-from infertap.record import TraceIds
+from infertap.joining.span_tap import Sink, SpanTap, processors_of
+from infertap.record import InferenceRecord, TraceIds
 from infertap.trace import ServerSpan, bind_request, unbind_request
 from infertap.trace_context import marked_state
 
@@ -48,7 +50,7 @@ class Joining:
 
     def __init__(self, sink: Sink, settings: JoiningSettings, warn: Callable[[str], None]) -> None:
         self.active = False
-        self.keys = RequestKeys()
+        self.keys = RequestKeys(sink)
         self._sink = sink
         self._settings = settings
         self._warn = warn
@@ -149,6 +151,29 @@ class Joining:
             self._sink.capture_failed(error)
         return joined
 
+    # The worker's side.
+
+    def echo(self, record: InferenceRecord) -> None:
+        """Give the request's server span to the app's own provider, whose spans would miss their parent. Never raises.
+
+        Without content, and only where infertap itself writes nothing but tables.
+        """
+        active = processors_of(self._global) if self._settings.destination == "table" else None
+        if active is None:
+            return
+        others = tuple(
+            processor
+            for processor in active._span_processors
+            # MLflow's would take it for the root of a trace that it knows.
+            if not isinstance(processor, SpanTap) and not type(processor).__module__.startswith("mlflow.")
+        )
+        if others:
+            try:
+                resource = getattr(self._global, "resource", None) or Resource.get_empty()
+                echo(record, others, resource, self._sink.capture_failed)
+            except Exception as error:
+                self._sink.capture_failed(error)
+
     # The end.
 
     def begin_flush(self, deadline_s: float) -> Callable[[], None]:
@@ -172,6 +197,14 @@ class Joining:
             self._close()
 
         return finish
+
+    def abandon(self) -> None:
+        """Take nothing any more, without a lock: in a forked child, where nobody is left who would release it."""
+        self.active = False
+        if self._bridge is not None:
+            self._bridge.close()
+        for _, tap in self._taps:
+            tap.mute()
 
     def _close(self) -> None:
         self.active = False
@@ -198,10 +231,12 @@ class Joined:
     def leave(self) -> None:
         """The request is over. Never raises."""
         try:
-            if self.leave_mlflow is not None:
-                self.leave_mlflow()
-            if self.bound is not None:
-                unbind_request(self.bound)
+            try:
+                if self.leave_mlflow is not None:
+                    self.leave_mlflow()
+            finally:
+                if self.bound is not None:
+                    unbind_request(self.bound)
         except Exception as error:
             self._sink.capture_failed(error)
 

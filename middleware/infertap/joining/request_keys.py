@@ -28,17 +28,24 @@ _OUTSIDE = Belonging(False, None)
 
 
 class RequestKeys:
-    """The spans that are open in this process, each with its request. Any thread."""
+    """The spans that are open in this process, each with its request. Any thread.
 
-    __slots__ = ("_lock", "_open")
+    Args:
+        sink: The pipeline. Spans in requests that another one of this process records are left to that one.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_lock", "_open", "_sink")
+
+    def __init__(self, sink: object) -> None:
+        self._sink = sink
         self._lock = threading.Lock()
         self._open: dict[tuple[int, int], Belonging] = {}
 
     def began(self, span: SpanContext, parent: SpanContext | None, context: Mapping[str, object] | None) -> None:
         """A span started: it belongs to the request whose context this is, else to its parent's."""
         server = (current_server_span(context) if context else None) or current_server_span()
+        if server is not None and server.sink is not self._sink:
+            return
         belonging = _OUTSIDE if server is None else Belonging(True, server.request_key)
         with self._lock:
             if server is None and parent is not None:

@@ -52,7 +52,7 @@ class SpanTap(SpanProcessor):
 
     def sit_on(self, provider: Any) -> None:
         """Become a processor of `provider`, the first one where that is possible: another one may raise."""
-        active = _several(provider)
+        active = processors_of(provider)
         if active is not None:
             with active._lock:
                 active._span_processors = (self, *active._span_processors)
@@ -64,11 +64,15 @@ class SpanTap(SpanProcessor):
 
     def leave(self, provider: Any) -> None:
         """Take nothing any more; the provider lives on."""
-        self._sink = None
-        active = _several(provider)
+        self.mute()
+        active = processors_of(provider)
         if active is not None:
             with active._lock:
                 active._span_processors = tuple(other for other in active._span_processors if other is not self)
+
+    def mute(self) -> None:
+        """Take nothing any more, and stay where it is."""
+        self._sink = None
 
     @property
     def exported_by_others(self) -> bool:
@@ -108,7 +112,7 @@ class SpanTap(SpanProcessor):
             sink.capture_failed(error)
 
 
-def _several(provider: object) -> Any:
+def processors_of(provider: object) -> Any:
     """What holds the processors of an SDK provider; None for another one."""
     active = getattr(provider, "_active_span_processor", None)
     known = isinstance(provider, TracerProvider) and isinstance(getattr(active, "_span_processors", None), tuple)

@@ -50,6 +50,7 @@ from infertap.trace_context import (
     PureSampler,
     TraceSettings,
     derive_ids,
+    marked_state,
     new_span_id,
     parse_traceparent,
     random_bits,
@@ -365,3 +366,10 @@ def test_the_environment_names_the_sampler(variables: dict[str, str], root: int,
     settings = TraceSettings.from_environment(variables)
     arrived: list[Any] = [settings.arrive(headers, 1 << 128)[0] for headers in ((), ((b"traceparent", _VALID),))]
     assert [derive_ids(raw, 1 << 128, settings.pure).trace_flags for raw in arrived] == [root, child]
+
+
+def test_our_mark_comes_first_and_once() -> None:
+    """An older mark of ours goes; what is over the standard's 32 members goes at the end."""
+    assert marked_state("", 0xAB) == "infertap=00000000000000ab"
+    assert marked_state("a=1, infertap=01 ,b=2", 0xAB) == "infertap=00000000000000ab,a=1,b=2"
+    assert len(marked_state(",".join(f"k{n}={n}" for n in range(32)), 1).split(",")) == 32

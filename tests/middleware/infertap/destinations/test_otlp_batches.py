@@ -1,6 +1,6 @@
 """Batches by bytes, and the size that follows what the receiver says."""
 
-from infertap.destinations.otlp_batches import Item, Progress, batches
+from infertap.destinations.otlp_batches import Item, Progress, batches, pending
 from infertap.destinations.otlp_delivery import BatchSize
 from infertap.spool.reader import Segment
 
@@ -35,3 +35,10 @@ def test_size_recovers_from_throttling_and_not_from_refusal() -> None:
     assert size.now == 400_000
     size.lower(10, for_good=True)
     assert size.now == 16_384
+
+
+def test_a_copy_for_the_table_is_settled_without_being_sent() -> None:
+    """A span that its maker exports by itself is not sent again, and keeps no segment waiting."""
+    progress = Progress(Segment("s", 1, {}, (), ({"name": "a", "table_only": True}, {"name": "b"}), (), 0, 0, ()))
+    assert [payload["name"] for _, _, payload in pending([progress], requests=False)] == ["b"]
+    assert progress.settled == {(False, 0)}
