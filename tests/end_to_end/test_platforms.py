@@ -119,12 +119,12 @@ def test_a_rotated_token_is_read_from_its_file(
     }
     server = start("uvicorn", "hostile:recorded", env=env)
     httpx.post(f"{server.url}/ask", json={})
-    wait_until(lambda: any(request["status"] == 401 for request in vendor_intake.requests))
+    wait_until(lambda: "SPLUNK_ACCESS_TOKEN must be an ingest token" in server.output)
+    assert {request["status"] for request in vendor_intake.requests} == {401}
     rotated = tmp_path / "headers.new"
     rotated.write_text(f"# written by the vault\nx-sf-token={KEY}\n")
     rotated.rename(token)
     wait_until(lambda: any(request["spans"] for request in vendor_intake.requests))
     server.stop()
-    assert "SPLUNK_ACCESS_TOKEN must be an ingest token" in server.output
     assert "outdated" not in server.output
     assert KEY not in server.output
