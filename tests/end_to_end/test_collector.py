@@ -1,6 +1,6 @@
 """The real OpenTelemetry Collector: its example configurations, what it gets from us, and what it answers.
 
-The binary is named by INFERTAP_OTELCOL, or lies at `~/.cache/infertap/otelcol`. It needs the receiver `otlp`, the
+The binary is named by TEST_OTELCOL, or lies at `~/.cache/infertap/otelcol`. It needs the receiver `otlp`, the
 exporters `otlp_grpc`, `otlp_http` and `file`, and the extensions `basicauth` and `bearertokenauth`.
 """
 
@@ -51,9 +51,9 @@ pytestmark = pytest.mark.heavy
 @pytest.fixture(scope="session")
 def otelcol() -> Path:
     """The Collector's binary."""
-    path = Path(os.environ.get("INFERTAP_OTELCOL") or Path.home() / ".cache" / "infertap" / "otelcol")
+    path = Path(os.environ.get("TEST_OTELCOL") or Path.home() / ".cache" / "infertap" / "otelcol")
     if not path.exists():
-        pytest.skip("needs an OpenTelemetry Collector: set INFERTAP_OTELCOL")
+        pytest.skip("needs an OpenTelemetry Collector: set TEST_OTELCOL")
     return path
 
 
@@ -135,29 +135,31 @@ def test_through_the_example_to_the_platform(
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_true_answers_of_the_collector(start: Any, collector: Any, tmp_path: Path, protocol: str) -> None:
-    """A wrong token is named and costs nothing; over HTTP a body over its limit (400) goes on without what is large."""
+    """A wrong token is named and costs nothing; what is over a limit (400, RESOURCE_EXHAUSTED) lacks its body only."""
     out = tmp_path / "out.jsonl"
     config = tmp_path / "collector.yaml"
     config.write_text(STRICT.format(token=TOKEN, out=out))
     ports = collector(config, {})
     env = {
         "INFERTAP_OTLP_HEADERS_FILE": "headers",
-        "INFERTAP_INLINE_BYTES_MAX": "4MiB",
+        "INFERTAP_INLINE_BYTES_MAX": "7MiB",
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{ports['grpc' if protocol == 'grpc' else 'http']}",
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
     }
     (tmp_path / "headers").write_text("authorization=Bearer wr0ng-token")
     server = start("uvicorn", "zoo:recorded", env=env)
-    for size in (10, 1_000_000):
+    for size in (10, 1_000_000, 6_000_000):
         httpx.post(f"{server.url}/echo", json={"prompt": "q" * size}, timeout=30)
     wait_until(lambda: "correct the headers in" in server.output)
     (tmp_path / "headers").write_text(f"authorization=Bearer {TOKEN}")
-    wait_until(lambda: len(spans_in(out)) >= 2)
+    wait_until(lambda: len(spans_in(out)) >= 3)
     server.stop()
-    small, large = sorted(spans_in(out), key=lambda of: int(of["http.request.body.size"]["intValue"]))
+    small, large, huge = sorted(spans_in(out), key=lambda of: int(of["http.request.body.size"]["intValue"]))
     assert small["input.value"]["stringValue"] == '{"prompt":"qqqqqqqqqq"}'
     assert ("input.value" in large) is (protocol == "grpc")
     assert ("infertap.withheld" in large) is (protocol != "grpc")
+    assert "input.value" not in huge
+    assert huge["infertap.request.withheld"]["stringValue"] == "platform_limit"
     assert "wr0ng" not in server.output
 
 

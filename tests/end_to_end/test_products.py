@@ -1,6 +1,6 @@
 """MLflow's tracking server and Arize Phoenix, the real ones: what we send is what their own interfaces give back.
 
-INFERTAP_MLFLOW and INFERTAP_PHOENIX name their command lines (`.../bin/mlflow`, `.../bin/phoenix`); each is about
+TEST_MLFLOW and TEST_PHOENIX name their command lines (`.../bin/mlflow`, `.../bin/phoenix`); each is about
 850 MB, so they belong to an environment of their own.
 """
 
@@ -29,7 +29,7 @@ print(json.dumps([[span.name, span.span_type, span.inputs, span.outputs, span.pa
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Runs a server until its URL answers: `serve("INFERTAP_MLFLOW", ["server", ...], port, env)` gives the URL."""
+    """Runs a server until its URL answers: `serve("TEST_MLFLOW", ["server", ...], port, env)` gives the URL."""
     with ExitStack() as stack:
 
         def run(variable: str, arguments: list[str], port: int, env: dict[str, str]) -> str:
@@ -77,9 +77,9 @@ def test_mlflows_tracking_server(start: Any, serve: Any, free_port: Callable[[],
     """Looked up through MLflow's own client, the request has its inputs, outputs and type, and its child."""
     port = free_port()
     store = ["--backend-store-uri", "sqlite:///m.db", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    url = serve("INFERTAP_MLFLOW", ["server", *store], port, {"MLFLOW_DISABLE_TELEMETRY": "true"})
+    url = serve("TEST_MLFLOW", ["server", *store], port, {"MLFLOW_DISABLE_TELEMETRY": "true"})
     record(start, {"INFERTAP_PLATFORM": "mlflow", "MLFLOW_TRACKING_URI": url})
-    python = Path(os.environ["INFERTAP_MLFLOW"]).with_name("python")
+    python = Path(os.environ["TEST_MLFLOW"]).with_name("python")
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [str(python), "-c", READ_BACK, url]
     done = subprocess.run(command, env=kept, capture_output=True, text=True, timeout=120, check=True)
@@ -99,7 +99,7 @@ def test_phoenix(start: Any, serve: Any, free_port: Callable[[], int], tmp_path:
         "PHOENIX_PORT": str(ports["http/protobuf"]), "PHOENIX_GRPC_PORT": str(ports["grpc"]),
         "PHOENIX_TELEMETRY_ENABLED": "false",
     }  # fmt: skip
-    url = serve("INFERTAP_PHOENIX", ["serve"], ports["http/protobuf"], env)
+    url = serve("TEST_PHOENIX", ["serve"], ports["http/protobuf"], env)
     record(
         start,
         {

@@ -56,6 +56,16 @@ class Fit:
                 reasons.append(reason)
         return marked(fit, withheld, reasons[0]) if withheld else fit
 
+    def payload(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """The SPAN payload with the attributes of the span, its events and its links that can go."""
+        fit = self.attributes
+        return {
+            **payload,
+            "attributes": fit(payload.get("attributes")),
+            "events": [[name, at_ns, fit(values)] for name, at_ns, values in payload.get("events", ())],
+            "links": [[*ids, fit(values)] for *ids, values in payload.get("links", ())],
+        }
+
     def why_not(self, value: Any) -> str | None:
         """Which limit a value is over, None where it fits."""
         if self.value_length_max is not None and _longest(value) > self.value_length_max:
@@ -78,10 +88,6 @@ class Fit:
         if self.limits.plain_values and isinstance(value, (Mapping, bytes)):
             return _json(value)
         return value
-
-
-ANY_FIT = Fit()
-"""No limits."""
 
 
 def marked(attributes: dict[str, Any], withheld: list[str], reason: str) -> dict[str, Any]:

@@ -53,10 +53,11 @@ class SpanRendering:
         larger = max(SIDES, key=lambda side: len(payload.get(side) or ""))
         for withhold in ((), (larger,), SIDES):
             record.attributes = {**own, **self._content.attributes(payload, withhold=withhold)}
-            span = self._readable(record.to_payload(), resource)
+            fitted = self._fit.payload(record.to_payload())
+            span = self._readable(fitted, resource)
             if self._excess(span, bytes_max) <= 0:
                 return span
-        return self._fitting(record.to_payload(), resource, bytes_max)
+        return self._shrunk(fitted, resource, bytes_max)
 
     def span(
         self, payload: Mapping[str, Any], header: Mapping[str, Any], *, bytes_max: int | None = None
@@ -66,15 +67,16 @@ class SpanRendering:
         Raises:
             UNREADABLE: the payload cannot be read as a span.
         """
-        return self._fitting(payload, payload.get("resource") or header.get("resource", {}), bytes_max)
+        resource = payload.get("resource") or header.get("resource", {})
+        return self._shrunk(self._fit.payload(payload), resource, bytes_max)
 
-    def _fitting(self, payload: Mapping[str, Any], resource: Mapping[str, Any], bytes_max: int | None) -> ReadableSpan:
-        span = self._readable(payload, resource)
+    def _shrunk(self, fitted: Mapping[str, Any], resource: Mapping[str, Any], bytes_max: int | None) -> ReadableSpan:
+        span = self._readable(fitted, resource)
         excess = self._excess(span, bytes_max)
-        return span if excess <= 0 else self._readable(shrunk(payload, excess), resource)
+        return span if excess <= 0 else self._readable(shrunk(fitted, excess), resource)
 
     def _readable(self, payload: Mapping[str, Any], resource: Mapping[str, Any]) -> ReadableSpan:
-        return readable_span(payload, self._resources.of(self._completed(resource)), self._fit)
+        return readable_span(payload, self._resources.of(self._completed(resource)))
 
     def _completed(self, resource: Mapping[str, Any]) -> dict[str, Any]:
         """The resource with the platform's own facts where the process said nothing."""

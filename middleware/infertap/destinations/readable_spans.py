@@ -1,7 +1,7 @@
 """Turns spooled spans into the OpenTelemetry SDK's `ReadableSpan`.
 
 1. Ids, times, types and drop counts are those of the frame.
-2. What a span's attributes may be is decided by the caller's `Fit`; nothing is cut.
+2. Nothing is cut or left out; what a receiver takes is decided before (`otlp_limits`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,6 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
-
-from infertap.destinations.otlp_limits import ANY_FIT, Fit
 
 UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 """What `readable_span` raises for a payload that is none: an id that is no hex, a missing name."""
@@ -68,13 +66,12 @@ class Resources:
         return resource
 
 
-def readable_span(payload: Mapping[str, Any], resource: Resource, fit: Fit = ANY_FIT) -> ReadableSpan:
+def readable_span(payload: Mapping[str, Any], resource: Resource) -> ReadableSpan:
     """The SDK's span for a SPAN payload (`SpanRecord.to_payload()`).
 
     Args:
         payload: Keys as `SpanRecord`'s fields; empty ones may be missing.
         resource: The resource of the span's process.
-        fit: Decides which attributes go along.
 
     Raises:
         UNREADABLE: the payload is no span.
@@ -92,12 +89,9 @@ def readable_span(payload: Mapping[str, Any], resource: Resource, fit: Fit = ANY
         context=SpanContext(trace_id, int(payload["span_id"], 16), False, flags, state),
         parent=parent,
         resource=resource,
-        attributes=fit.attributes(payload.get("attributes", {})),
-        events=[
-            Event(name, fit.attributes(attributes), timestamp)
-            for name, timestamp, attributes in payload.get("events", ())
-        ],
-        links=[_link(link, fit) for link in payload.get("links", ())],
+        attributes=payload.get("attributes", {}),
+        events=[Event(name, attributes, timestamp) for name, timestamp, attributes in payload.get("events", ())],
+        links=[_link(link) for link in payload.get("links", ())],
         kind=kind,
         status=_status(payload.get("status")),
         start_time=payload["start_ns"],
@@ -112,10 +106,10 @@ def readable_span(payload: Mapping[str, Any], resource: Resource, fit: Fit = ANY
     return span
 
 
-def _link(link: Sequence[Any], fit: Fit) -> Link:
+def _link(link: Sequence[Any]) -> Link:
     trace_id, span_id, flags, attributes = link
     context = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(flags))
-    return Link(context, fit.attributes(attributes))
+    return Link(context, attributes)
 
 
 def _status(status: Sequence[Any] | None) -> Status:

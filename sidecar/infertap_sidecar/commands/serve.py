@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
+from infertap.choice import with_settings
 from infertap.config import Config
 from infertap.errors import ConfigError
 from infertap.otel_env import OtelEnvironment
@@ -31,8 +33,11 @@ def main(argv: Sequence[str]) -> int:
         config = read_settings(ServeConfig, parser, argv)
     except ConfigError as error:
         raise ConfigError([*error.problems, *_otel_problems()]) from None
-    if problems := OtelEnvironment.read(os.environ).problems:
-        raise ConfigError(problems)
+    otel = with_settings(OtelEnvironment.read(os.environ), config, cwd=Path.cwd())
+    if otel.problems:
+        # What the platform lacks would be said by `choose`, but only in the next start.
+        lacks = otel.platform_problems if config.destination not in ("table", "none") else ()
+        raise ConfigError([*lacks, *otel.problems])
     # Servers and the recorder are loaded only once it is clear that they will run.
     from infertap_sidecar.app import serve
 

@@ -54,3 +54,13 @@ def test_the_proxys_process_stays_light(infertap: Any) -> None:
         "print([name for name in sys.modules if name.startswith(heavy)])"
     )
     assert infertap.python("-c", code).stdout.strip() == "[]"
+
+
+def test_serve_says_what_a_platform_lacks_and_what_else_is_wrong_at_once(infertap: Any) -> None:
+    """Exit code 2 before anything is started, with the vendor's and the standard variables in one list."""
+    arguments = ("serve", "--upstream", "http://127.0.0.1:1", "--platform", "splunk")
+    result = infertap(*arguments, OTEL_EXPORTER_OTLP_TIMEOUT="soon")
+    assert result.returncode == 2
+    assert "2 problems, nothing was started" in result.stderr
+    assert "needs SPLUNK_REALM, SPLUNK_ACCESS_TOKEN" in result.stderr
+    assert "OTEL_EXPORTER_OTLP_TIMEOUT" in result.stderr

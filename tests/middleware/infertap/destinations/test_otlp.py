@@ -606,3 +606,16 @@ def test_open_says_what_is_wrong_before_anything_waits(
     one.open()
     receivers.wait_for(lambda: "set OTEL_EXPORTER_OTLP_PROTOCOL=grpc" in caplog.text)
     one.close(deadline_s=1)
+
+
+def test_what_one_limit_has_taken_does_not_count_for_the_next(otlp_receiver: Any, destination: Any) -> None:
+    """An attribute over its own limit is gone already when the span as a whole is made to fit."""
+    limits = OtlpLimits(span_bytes_max=10_000, attribute_bytes_max=2_000)
+    attributes = {"huge": "x" * 50_000, **{f"part {number}": "y" * 1_500 for number in range(20)}}
+    frames = segment(spans=(span_payload(1, attributes=attributes, events=[["e", 5, {"huge": "x" * 9_000}]]),))
+    destination("grpc", limits=limits).deliver([frames], {})
+    (request,) = otlp_receiver.requests
+    assert request["bytes"] < 10_600
+    assert "huge" in request["spans"][0]["attributes"]["infertap.withheld_attributes"]
+    assert request["spans"][0]["events"][0][2]["infertap.withheld_attributes"] == ["huge"]
+    assert sum(name.startswith("part") for name in request["spans"][0]["attributes"]) >= 5
