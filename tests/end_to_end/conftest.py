@@ -112,6 +112,7 @@ _COMMANDS: dict[str, Callable[[int], list[str]]] = {
     "gunicorn": lambda port: [
         str(_BIN / "gunicorn"), "--bind", f"127.0.0.1:{port}", "--worker-class", "uvicorn_worker.UvicornWorker",
     ],
+    "run": lambda port: [str(_BIN / "infertap"), "run", "--", str(_BIN / "uvicorn"), "--port", str(port)],
     "serve": lambda port: [str(_BIN / "infertap"), "serve", "--listen", f"127.0.0.1:{port}"],
     "collect": lambda port: [str(_BIN / "infertap"), "collect", "--otlp-http", f"127.0.0.1:{port}"],
 }  # fmt: skip

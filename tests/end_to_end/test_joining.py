@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -72,6 +73,19 @@ def collected(receiver: Any, least: int) -> list[Seen]:
     while len(spans := receiver.spans) < least and time.monotonic() < deadline:
         time.sleep(0.1)
     return [of_collector(span) for span in spans]
+
+
+def wait_for_listener(port: int) -> None:
+    """Until somebody listens there."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            assert time.monotonic() < deadline, f"nobody listens on port {port}"
+            time.sleep(0.05)
+        else:
+            return
 
 
 def environment_of(maker: str, destination: str, receiver: Any) -> dict[str, str]:
@@ -152,6 +166,39 @@ def test_every_combination_gives_one_row_and_one_trace(
             check_joined(spans, maker)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("maker", MAKERS[1:])
+def test_an_app_that_exports_to_the_sidecars_receiver_has_one_row_a_request(
+    start: Start, rows: Rows, free_port: Callable[[], int], maker: str
+) -> None:
+    """The fourth position: what the app sends to the receiver lands beside the row, and makes none."""
+    env = environment_of(maker, "table", None)
+    port = free_port()
+    exporting = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    }
+    # Asked for nothing before the receiver listens: its traces would wait for it.
+    server = start("uvicorn", "makers:app", env={**env, **exporting}, probe=None)
+    receiving = ("--otlp-http", f"127.0.0.1:{port}")
+    sidecar = start("serve", "--upstream", server.url, "--admin", "127.0.0.1:0", *receiving, env=env)
+    wait_for_listener(port)
+    wait_for_listener(server.port)
+    for headers in (PARENT, OTHER_PARENT):
+        assert httpx.post(f"{sidecar.url}/sync", headers=headers, timeout=30).status_code == 200
+    server.stop()
+    sidecar.stop()
+    found = rows("inference", 2)
+    assert len(found) == 2
+    if maker.startswith("mlflow"):
+        # Without infertap in its process, MLflow's last spans die with SIGTERM.
+        return
+    spans = [of_table(row) for row in rows("spans", 6)]
+    check_once(spans, 2)
+    check_joined(spans, maker)
+    assert Counter(span.trace_id for span in spans if span.name == PREDICT) == Counter(row["trace_id"] for row in found)
+
+
 @MLFLOW
 @pytest.mark.parametrize("shared", [False, True])
 def test_mlflows_snippet_lands_in_the_trace_of_its_request(start: Start, rows: Rows, shared: bool) -> None:
@@ -214,10 +261,13 @@ def test_a_remote_parent_fails_no_request_where_mlflow_shares_the_provider(start
     assert sum(span["name"] == PREDICT for span in otlp_receiver.spans) == 3
 
 
-def test_a_provider_is_installed_where_it_is_asked_for(start: Start, rows: Rows) -> None:
-    """With `install_tracer_provider`, spans of an instrumentation land in the trace of an app without a provider."""
-    env = {**environment_of("installed", "table", None), "INFERTAP_INSTALL_TRACER_PROVIDER": "true"}
-    server = start("uvicorn", "makers:app", env={**env, "RECORDED": "1", "FASTAPI_TRACING": "1"})
+@pytest.mark.parametrize("way_in", ["uvicorn", "run"])
+def test_a_provider_is_installed_where_it_is_asked_for(start: Start, rows: Rows, way_in: str) -> None:
+    """By the setting, or under `infertap run`: an instrumentation's spans land in the trace of an app without one."""
+    env = {**environment_of("installed", "table", None), "FASTAPI_TRACING": "1"}
+    if way_in == "uvicorn":
+        env |= {"RECORDED": "1", "INFERTAP_INSTALL_TRACER_PROVIDER": "true"}
+    server = start(way_in, "makers:app", env=env)
     httpx.post(f"{server.url}/async")
     server.stop()
     (row,) = rows("inference", 1)
