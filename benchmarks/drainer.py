@@ -64,11 +64,11 @@ class Drained:
         """Microseconds of CPU per request for one batch: one segment, one delivery."""
         for _ in range(requests):
             self.pipeline.submit(exchange(self.pipeline, body))
-        self.pipeline._spool_queue()
+        self.pipeline.worker.spool_queue()
         before = self.state.destinations.get(self.name)
         began = self.cpu_ns()
-        self.pipeline._writer.seal()
-        slot = self.pipeline._writer.slot
+        self.pipeline.worker.writer.seal()
+        slot = self.pipeline.worker.writer.slot
         if slot is None:
             raise SystemExit("the spool took nothing")
         slot.request_flush()
@@ -82,7 +82,7 @@ class Drained:
         return took_ns / requests / 1000
 
     def close(self) -> None:
-        self.pipeline._writer.close()
+        self.pipeline.worker.writer.close()
         # It would linger for another owner.
         os.kill(self.pid, signal.SIGTERM)
         self._wait_for(lambda state: state.phase is Phase.ENDED)
@@ -97,7 +97,7 @@ class Drained:
             error = next((status.last_error for status in state.destinations.values() if status.last_error), "")
             if error or time.monotonic() > deadline_s:
                 raise SystemExit(f"the drainer does not deliver: {error or state}")
-            self.pipeline._delivery.tick()
+            self.pipeline.worker.delivery.tick()
             time.sleep(0.02)
 
 

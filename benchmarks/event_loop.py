@@ -98,7 +98,7 @@ def recorded(app: App, pipeline: Pipeline) -> App:
 def build() -> Pipeline:
     config = Config(tables="./never_written", queue_bytes_max="1TiB")
     pipeline = build_pipeline(config, choose(config, OtelEnvironment.read({}), cwd=_cwd()), EventLog())
-    pipeline._queue = _Emptied()
+    pipeline.inbox.queue = _Emptied()
     return pipeline
 
 
@@ -159,7 +159,7 @@ async def measure() -> None:
             app, requests, headers = cases[name]
             figures[name].append(await once(app, requests, headers))
             pipeline.budget.release(pipeline.budget.held)
-            pipeline._span_bytes = 0
+            pipeline.inbox.span_bytes = 0
     median = {name: statistics.median(values) for name, values in figures.items()}
     report(median)
 

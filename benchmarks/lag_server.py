@@ -113,7 +113,7 @@ class Control:
                 )
             case b"kept":
                 pipeline = self._app.pipeline
-                answer(kept=None if pipeline.budget.held else pipeline._kept)
+                answer(kept=None if pipeline.budget.held else pipeline.worker.kept)
             case _:
                 self._loop.remove_reader(0)
                 self._server.should_exit = True

@@ -67,11 +67,11 @@ def measure(size: int) -> float:
                 pipeline.submit(exchange(pipeline, body))
             began = time.thread_time_ns()
             try:
-                pipeline._spool_queue()
+                pipeline.worker.spool_queue()
             except SpoolError as error:
                 raise SystemExit(f"the spool took nothing: {error}") from error
             figures.append((time.thread_time_ns() - began) / RECORDS / 1000)
-        pipeline._writer.close()
+        pipeline.worker.writer.close()
     return statistics.median(figures)
 
 

@@ -1,19 +1,18 @@
 """`InferenceMiddleware`: wraps `receive` and `send` of an ASGI app, feeds a `Capture`, submits the finished exchange.
 
 1. Traffic first: a message is passed on whatever happens to the record of it; our own errors are counted, not raised.
-2. The instance holds configuration and the pipeline; the state of a request lives in its own `_Tap`.
+2. The instance holds configuration and the pipeline; the state of a request lives in its own `Tap`.
 3. Nothing is parsed, hashed, compressed, logged or waited for on the event loop.
 """
 
 import os
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 from weakref import ref
 
 from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, SpanContext
 
+from infertap.asgi_types import ASGIApp, Receive, Scope, Send
 from infertap.build import prepare_or_idle
 from infertap.capture import Capture, snapshot
 from infertap.config import Config
@@ -21,25 +20,17 @@ from infertap.joining.official import official_server_span
 from infertap.lifespan import Lifespan
 from infertap.outer import comes_from_sidecar, incoming_context, without_marker
 from infertap.pipeline import Idle, Pipeline
-from infertap.record import EndReason, Headers, TraceIds, request_id
-from infertap.trace import OuterSpan, ServerSpan, context_with, current_server_span, span_in, text_of
+from infertap.record import Headers, TraceIds
+from infertap.tap import Tap, TapWithId
+from infertap.trace import OuterSpan, ServerSpan, context_with, current_server_span, span_in
 from infertap.trace_context import derive_ids, random_bits
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SCOPE_KEY = "infertap"
 """Where the outermost middleware leaves its recorder in the scope, for `metrics_app` and for an inner middleware."""
 SPAN_KEY = "infertap.span"
 """Where it leaves its server span, for an inner middleware that runs in another context."""
-OUTCOME_KEY = "infertap.outcome"
-"""Where an app (the proxy) says how the exchange ended: (end_reason, error_type, error_message)."""
 
 _MASK_64 = (1 << 64) - 1
-_ERROR_TEXT_MAX = 2_000
 _wall_ns, _now_ns = time.time_ns, time.perf_counter_ns
 
 
@@ -128,7 +119,7 @@ class InferenceMiddleware:
             bits = random_bits(256)
             span, context = _server_span(pipeline, frozen.headers, started_at_ns, bits, scope)
             capture = Capture(frozen, pipeline.limits, pipeline.budget, span, (started_at_ns, started_ns), bits)
-            make = _Tap if pipeline.request_id_header is None else _TapWithId
+            make = Tap if pipeline.request_id_header is None else TapWithId
             tap = make(pipeline, capture, scope, receive, send)
             if joining.active:
                 # First: where MLflow shares OpenTelemetry's context, it replaces it, and ours must be on top.
@@ -240,119 +231,5 @@ def _joined(outer: Span, bits: int) -> TraceIds:
     return TraceIds(current.trace_id, current.span_id, parent_id, int(current.trace_flags), state, True, own)
 
 
-def _route(scope: Scope, root_path: str) -> str | None:
-    """The route that the framework found, with the prefixes of the apps it is mounted in."""
-    route = getattr(scope.get("route"), "path", None)
-    if type(route) is not str:
-        return None
-    mounted = scope.get("root_path", "")
-    return mounted.removeprefix(root_path) + route if mounted != root_path else route
-
-
 def _header(headers: Headers, wanted: bytes) -> bytes | None:
     return next((value for name, value in headers if name == wanted), None)
-
-
-class _Tap:
-    """One request's `receive` and `send`."""
-
-    __slots__ = ("_capture", "_pipeline", "_receive", "_scope", "_send", "_submitted")
-
-    def __init__(self, pipeline: Pipeline, capture: Capture, scope: Scope, receive: Receive, send: Send) -> None:
-        self._pipeline = pipeline
-        self._capture = capture
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._submitted = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        try:
-            self._capture.received(message)
-        except Exception as error:
-            self._pipeline.capture_failed(error)
-        return message
-
-    def send(self, message: Message) -> Awaitable[None]:
-        # A plain function: a coroutine of our own for every chunk would cost more than all the rest of it.
-        capture = self._capture
-        try:
-            last = capture.sent(message, 0 if capture.chunk_count else _now_ns())
-        except Exception as error:
-            self._pipeline.capture_failed(error)
-            last = False
-        return self._send_last(message) if last else self._send(message)
-
-    async def _send_last(self, message: Message) -> None:
-        try:
-            await self._send(message)
-        except BaseException:
-            self._capture.complete = False
-            raise
-        # A 500 waits for the app's return: Starlette sends it first and raises afterwards, and the error is the point.
-        if self._capture.status_code < 500:
-            self._submit()
-
-    def app_raised(self, error: BaseException) -> None:
-        """The app let an exception pass. It goes on to the server; here it becomes part of the record."""
-        if self._submitted:
-            self._pipeline.background_failed()
-            return
-        capture = self._capture
-        try:
-            outcome = self._scope.get(OUTCOME_KEY)
-            if outcome is not None:
-                capture.outcome(*outcome)
-            elif _means_disconnect(error, capture):
-                capture.end_reason = EndReason.CLIENT_DISCONNECT.value
-            else:
-                capture.failed(type(error).__qualname__, text_of(error)[:_ERROR_TEXT_MAX])
-            self._submit()
-        except Exception as ours:
-            self._pipeline.capture_failed(ours)
-
-    def app_returned(self) -> None:
-        """The app is done; whatever was not submitted yet is submitted now."""
-        if self._submitted:
-            return
-        try:
-            outcome = self._scope.get(OUTCOME_KEY)
-            if outcome is not None:
-                self._capture.outcome(*outcome)
-        except Exception as error:
-            self._pipeline.capture_failed(error)
-        self._submit()
-
-    def _submit(self) -> None:
-        self._submitted = True
-        try:
-            capture = self._capture
-            duration_ns = _now_ns() - capture.started_ns
-            exchange = capture.close(duration_ns=duration_ns, route=_route(self._scope, capture.scope.root_path))
-        except Exception as error:
-            self._pipeline.capture_failed(error, self._capture.started_at_ns, began=True)
-        else:
-            self._pipeline.submit(exchange)
-
-
-class _TapWithId(_Tap):
-    """Tells the caller the row's id, in the response header that `request_id_header` names."""
-
-    __slots__ = ()
-
-    def send(self, message: Message) -> Awaitable[None]:
-        header = self._pipeline.request_id_header
-        if header is not None and message["type"] == "http.response.start":
-            text = request_id(self._capture.started_at_ns, self._capture.bits)
-            message = {**message, "headers": [*(message.get("headers") or ()), (header, text.encode())]}
-        return super().send(message)
-
-
-def _means_disconnect(error: BaseException, capture: Capture) -> bool:
-    """Servers and frameworks have several exceptions for a client that left."""
-    if capture.complete:
-        return False
-    if capture.disconnected or isinstance(error, ConnectionError):
-        return True
-    return type(error).__name__ in ("ClientDisconnect", "ClientDisconnected")

@@ -1,19 +1,13 @@
 """The lifespan of a wrapped app: the pipeline starts before the app and stops after it, also where the app has none."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 
+from infertap.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from infertap.build import prepare
 from infertap.config import Config
 from infertap.errors import ConfigError
 from infertap.pipeline import Idle, Pipeline
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Lifespan:

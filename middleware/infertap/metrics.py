@@ -1,8 +1,7 @@
 """Prometheus metrics of one spool folder: summed over its slots and its drainer, so right under several workers too."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -10,6 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from infertap._version import __version__
+from infertap.asgi_types import Receive, Scope, Send
 from infertap.choice import Choice
 from infertap.clock import Clock, SystemClock
 from infertap.errors import SpoolError
@@ -17,10 +17,6 @@ from infertap.record import LossCause
 from infertap.spool.folder import SpoolFolder, list_segments
 from infertap.spool.jsonfile import read_json
 from infertap.spool.page import PageView
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class FolderCollector(Collector):

@@ -7,12 +7,13 @@
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
 
 import orjson
 from opentelemetry import propagate
 
+from infertap.asgi_types import Message, Receive, Scope, Send
+from infertap.tap import OUTCOME_KEY
 from infertap.trace import current_server_span
 from infertap_sidecar.headers import request_headers, response_headers, wants_websocket
 from infertap_sidecar.upstream.protocol import (
@@ -22,14 +23,6 @@ from infertap_sidecar.upstream.protocol import (
     UpstreamRequest,
     UpstreamResponse,
 )
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-OUTCOME_KEY = "infertap.outcome"
-"""Scope key of `(end_reason, error_type, error_message)`."""
 
 _NO_WEBSOCKET = "WebSocket is not supported by this proxy"
 

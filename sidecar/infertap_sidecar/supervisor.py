@@ -7,19 +7,15 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
+from infertap.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from infertap.clock import Clock
 from infertap_sidecar.settings import CollectConfig, ServeConfig
 
 logger = logging.getLogger("infertap.sidecar")
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _COMMAND = (sys.executable, "-P", "-m", "infertap_sidecar.receiver")
 _START_S_MAX = 60.0

@@ -35,11 +35,15 @@ MAY_IMPORT = {
     "destinations": {"_version", "clock", "destinations", "errors", "record", "spool", "tables", "targets"},
     "drain": {"_version", "build", "clock", "destinations", "drain", "errors", "record", "spool", "targets"},
     "handover": {"record"},
-    "pipeline": REQUEST_PATH | {"choice", "drain", "events", "handover", "joining", "spool"},
-    "metrics": LEAVES | {"choice", "spool"},
-    "lifespan": {"build", "config", "errors", "pipeline"},
+    "inbox": {"capture", "handover", "record"},
+    "worker": REQUEST_PATH | {"events", "handover", "inbox", "joining", "spool"},
+    "pipeline": REQUEST_PATH | {"choice", "events", "handover", "inbox", "joining", "spool", "worker"},
+    "metrics": LEAVES | {"asgi_types", "choice", "spool"},
+    "lifespan": {"asgi_types", "build", "config", "errors", "pipeline"},
     "outer": {"pipeline", "record", "trace", "trace_context"},
-    "asgi": REQUEST_PATH | {"build", "config", "joining", "lifespan", "outer", "pipeline"},
+    "asgi_types": set(),
+    "tap": REQUEST_PATH | {"asgi_types", "pipeline"},
+    "asgi": REQUEST_PATH | {"asgi_types", "build", "config", "joining", "lifespan", "outer", "pipeline", "tap"},
 }
 HEAVY = ("arro3", "deltalake", "google.protobuf", "grpc", "opentelemetry.exporter", "opentelemetry.proto", "pyarrow")
 HEAVY_ROOMS = {"destinations", "tables"}

@@ -1,10 +1,9 @@
 """OTLP over HTTP: `POST /v1/traces`, protobuf or JSON, as an ASGI app."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from http import HTTPStatus
-from typing import Any
 
 import orjson
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
@@ -13,14 +12,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from infertap.asgi_types import Receive, Scope, Send
 from infertap_sidecar.receiver.body import decompressed
 from infertap_sidecar.receiver.errors import BusyError, MalformedError, MediaTypeError, ReceiverError, TooLargeError
 from infertap_sidecar.receiver.intake import SETTLED_S_MAX, Answer, Intake
 from infertap_sidecar.receiver.wire import from_protobuf, spans_of, spans_of_json
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PATH = "/v1/traces"
 PROTOBUF, JSON = "application/x-protobuf", "application/json"

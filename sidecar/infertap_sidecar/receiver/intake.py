@@ -50,7 +50,7 @@ class Intake:
     @property
     def held_bytes_max(self) -> int:
         """Most bytes that may wait for the spool."""
-        return self._pipeline.span_bytes_max
+        return self._pipeline.inbox.span_bytes_max
 
     def take(self, wire_spans: Iterable[WireSpan]) -> "Future[Answer]":
         """Hand the spans over.

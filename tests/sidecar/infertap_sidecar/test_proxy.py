@@ -12,7 +12,8 @@ import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel_trace
 
-from infertap_sidecar.proxy import OUTCOME_KEY, ReverseProxy
+from infertap.tap import OUTCOME_KEY
+from infertap_sidecar.proxy import ReverseProxy
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

@@ -170,12 +170,12 @@ def test_without_room_nothing_is_taken_and_a_retry_is_welcome(
     """A full queue is BusyError, and the same spans are new when they come again."""
     pipeline = make_pipeline(queue_bytes_max=1 << 20, capture_bytes_max=1 << 10, inline_bytes_max=1 << 10)
     intake = make_intake(pipeline)
-    pipeline.span_bytes_max, room = 1 << 12, pipeline.span_bytes_max
-    with pipeline._span_lock:
-        pipeline._span_bytes = 1 << 11
+    pipeline.inbox.span_bytes_max, room = 1 << 12, pipeline.inbox.span_bytes_max
+    with pipeline.inbox.lock:
+        pipeline.inbox.span_bytes = 1 << 11
     with pytest.raises(BusyError):
         intake.take([wire(1, attributes=CONTENT)])
-    pipeline.span_bytes_max = room
+    pipeline.inbox.span_bytes_max = room
     assert taken(intake, wire(1, attributes=CONTENT)) == Answer(0, "")
     assert len(spooled(pipeline)[0]) == 1
 

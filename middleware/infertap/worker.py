@@ -1,0 +1,295 @@
+"""From the queue to the spool: one thread assembles, redacts, packs and makes durable, group by group.
+
+1. It gives the interpreter lock away as it goes, or every wake-up of the event loop would wait for it.
+2. `except Exception` stands at its two borders: one record's failure is that record's, one group's failure is that
+   group's; both are counted, and the thread goes on.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import ormsgpack
+
+from infertap.clock import Clock
+from infertap.errors import SpoolError
+from infertap.events import EventLog
+from infertap.handover import Fate
+from infertap.inbox import Handed, Inbox, Item, arrival_ns
+from infertap.joining.joining import Joining
+from infertap.processors.assemble import Assembler
+from infertap.record import Exchange, InferenceRecord, LossCause
+from infertap.spool.folder import SpoolFolder, list_segments
+from infertap.spool.frames import Kind
+from infertap.spool.page import LOST, OLDEST_UNSPOOLED_NS, QUEUE_BYTES
+from infertap.spool.writer import SpoolWriter
+
+MINUTE_NS = 60_000_000_000
+_GROUP_RECORDS_MAX = 256
+_GROUP_BYTES_MAX = 4 << 20
+_YIELD_AFTER_S = 100e-6
+"""Longest time without giving the interpreter lock away, however short the records are. Without it a group of short
+records holds the lock for milliseconds, and the event loop's p99 goes with it (`benchmarks/lag.py`)."""
+_TICK_S = 1.0
+
+_yield_lock: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep(0))
+
+
+class Delivery(Protocol):
+    """The owner's side of the drainer: elects, spawns, asks for a flush. All calls from the worker thread."""
+
+    def tick(self) -> None:
+        """Look after the drainer; called each second."""
+
+    def flush_and_wait(self, owner: SpoolWriter, *, deadline_s: float) -> int:
+        """Have what is sealed delivered, and wait for it. Closes the owner's slot. Returns the segments left."""
+
+    def drainer_lives(self) -> bool:
+        """Whether somebody carries the spool on."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+class Worker:
+    """The worker's side of a pipeline; every method but `wake` and `stop` belongs to its thread.
+
+    Args:
+        writer: Not opened yet: `run` opens it, so that a start never blocks the event loop.
+        flush_s: Records reach the disk at least this often.
+        drain_s: How long the end waits for delivery.
+        at_end: Ends a drainer that ran in a thread of this process.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        *,
+        assembler: Assembler,
+        writer: SpoolWriter,
+        delivery: Delivery,
+        joining: Joining,
+        folder: SpoolFolder,
+        flush_s: float,
+        drain_s: float,
+        at_end: Callable[[], None],
+        clock: Clock,
+        log: EventLog,
+    ) -> None:
+        self.writer = writer
+        self.delivery = delivery
+        self.counters = writer.counters
+        """The ledger page's; another object after each change of slot, so the event loop fetches it each time."""
+        self.ready = threading.Event()
+        self.stopping = False
+        self.kept = 0
+        self.queue_full = 0
+        """Records refused since the last tick; written by the event loop."""
+        self._inbox = inbox
+        self._assembler = assembler
+        self._joining = joining
+        self._folder = folder
+        self._flush_s = flush_s
+        self._drain_s = drain_s
+        self._at_end = at_end
+        self._clock = clock
+        self._log = log
+        self._slots_made = writer.slots_made
+        self._sequence_no = 0
+        self._spool_full = False
+        self._wake = threading.Event()
+
+    def wake(self) -> None:
+        """Do not wait for the next flush."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Have `run` spool what waits, wait for delivery and return."""
+        self.stopping = True
+        self._wake.set()
+
+    def run(self) -> None:
+        """The thread's life."""
+        self._open()
+        self._joining.look()
+        self.ready.set()
+        next_tick = 0.0
+        while not self.stopping:
+            if self._wake.wait(self._flush_s):
+                self._wake.clear()
+            try:
+                self.spool_queue()
+                now = self._clock.monotonic_s()
+                if now >= next_tick:
+                    next_tick = now + _TICK_S
+                    self._tick()
+            except Exception as error:
+                self._log.record_failed(error)
+        self._finish()
+
+    def _open(self) -> None:
+        try:
+            self.writer.open()
+        except SpoolError as error:
+            self._log.spool_failed(error)
+        self._follow_slot()
+
+    def _follow_slot(self) -> None:
+        """A new slot has a page of its own. Its rows are numbered on: what was lost with the old one stays visible."""
+        if self._slots_made != self.writer.slots_made:
+            self._slots_made = self.writer.slots_made
+            self.counters = self.writer.counters
+
+    def _tick(self) -> None:
+        if self.writer.ledger.dirty:
+            self._flush()
+        self.writer.tick()
+        self._follow_slot()
+        # At the cap the drainer makes room; only where none lives must new records be dropped.
+        self._spool_full = not self.writer.room() and not self.delivery.drainer_lives()
+        self.counters[QUEUE_BYTES] = self._inbox.budget.held
+        if self.queue_full:
+            dropped, self.queue_full = self.queue_full, 0
+            self._log.queue_full(dropped)
+        self.delivery.tick()
+        self._joining.look()
+
+    def spool_queue(self) -> None:
+        """Everything that waits, in groups; each group is durable before the next is begun."""
+        queue = self._inbox.queue
+        while queue:
+            self.counters[OLDEST_UNSPOOLED_NS] = arrival_ns(queue[0])
+            self._spool_group()
+        self.counters[OLDEST_UNSPOOLED_NS] = 0
+
+    def _spool_group(self) -> None:
+        group = _Group()
+        yielded_s = time.perf_counter()
+        for item in self._inbox.items():
+            fate = self._take(item, group)
+            if isinstance(item, Handed):
+                group.handed.append((item, fate))
+            if len(group.frames) >= _GROUP_RECORDS_MAX or group.size_bytes >= _GROUP_BYTES_MAX:
+                break
+            if time.perf_counter() - yielded_s > _YIELD_AFTER_S:
+                _yield_lock()
+                yielded_s = time.perf_counter()
+        durable = False
+        try:
+            self.writer.append(group.frames, minutes=group.minutes)
+            durable = self._flush()
+        finally:
+            # Whatever happened, nobody waits for ever.
+            self._inbox.budget.release(group.released_bytes)
+            for handed, fate in group.handed:
+                handed.batch.settle(handed.place, fate if durable or fate is not Fate.SPOOLED else Fate.LOST)
+        if durable:
+            self.kept += len(group.minutes)
+
+    def _take(self, item: Item, group: "_Group") -> Fate:
+        fate = Fate.SPOOLED
+        try:
+            if self._spool_full:
+                fate = Fate.LOST
+                self._lose(item, LossCause.SPOOL_FULL)
+            else:
+                for frame in self._frames(item, group.minutes):
+                    group.frames.append(frame)
+                    group.size_bytes += len(frame[1])
+        except Exception as error:
+            fate = Fate.UNBUILDABLE
+            self._log.record_failed(error)
+            self._lose(item, LossCause.WORKER_ERROR)
+        group.released_bytes += self._inbox.release(item)
+        return fate
+
+    def _frames(self, item: Item, minutes: list[int]) -> Sequence[tuple[Kind, bytes]]:
+        if isinstance(item, Exchange):
+            record = self._assembler.record(item)
+            frame = self._request_frame(record, item.started_at_ns, minutes)
+            if self._joining.active:
+                self._joining.echo(record)
+            return [frame]
+        if isinstance(item, Handed) and item.is_request:
+            record, span = self._assembler.request_span(item.span)
+            # The span first: where it cannot be packed, there shall be no row either.
+            packed = (Kind.SPAN, _packed(span.to_payload()))
+            return [self._request_frame(record, item.start_ns, minutes), packed]
+        span = self._assembler.span(item.span if isinstance(item, Handed) else item)
+        return [(Kind.SPAN, _packed(span.to_payload()))]
+
+    def _request_frame(self, record: InferenceRecord, started_ns: int, minutes: list[int]) -> tuple[Kind, bytes]:
+        record.sequence_no = self._sequence_no + 1
+        frame = (Kind.REQUEST, _packed(record.to_payload()))
+        self._sequence_no += 1
+        minutes.append(started_ns // MINUTE_NS)
+        return frame
+
+    def _lose(self, item: Item, cause: LossCause) -> None:
+        """Book a request that will have no row; spans alone are not in the ledger."""
+        if isinstance(item, Exchange) or (isinstance(item, Handed) and item.is_request):
+            self.writer.ledger.lose(arrival_ns(item) // MINUTE_NS, cause)
+
+    def _flush(self) -> bool:
+        """Whether what was appended is durable now."""
+        durable = True
+        try:
+            self.writer.flush()
+        except SpoolError as error:
+            # The writer has counted what it lost.
+            durable = False
+            self._log.spool_failed(error)
+        self._follow_slot()
+        return durable
+
+    def _finish(self) -> None:
+        try:
+            self.spool_queue()
+            if self.writer.ledger.dirty:
+                self._flush()
+            self.writer.seal()
+            lost = {cause.value: self.counters[index] for cause, index in LOST.items()}
+            self.delivery.flush_and_wait(self.writer, deadline_s=self._drain_s)
+            waiting = sum(len(list_segments(self._folder.slot_dir(spool_id))) for spool_id in self._folder.slot_ids())
+            self._log.stopped(self.kept, lost, waiting, self._folder.path)
+        except SpoolError as error:
+            self._log.spool_failed(error)
+        except Exception as error:
+            self._log.record_failed(error)
+        self.writer.close()
+        self.delivery.close()
+        self._at_end()
+
+
+@dataclass(slots=True)
+class _Group:
+    """What goes to the disk together."""
+
+    frames: list[tuple[Kind, bytes]] = field(default_factory=list)
+    minutes: list[int] = field(default_factory=list)
+    handed: list[tuple[Handed, Fate]] = field(default_factory=list)
+    size_bytes: int = 0
+    released_bytes: int = 0
+
+
+def _packed(payload: dict[str, Any]) -> bytes:
+    try:
+        return ormsgpack.packb(payload)
+    except (TypeError, ValueError):
+        # Lone surrogates and integers over 64 bits, which msgpack does not hold.
+        return ormsgpack.packb(_packable(payload))
+
+
+def _packable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_packable(str(key)): _packable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_packable(item) for item in value]
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return str(value)
+    return value
