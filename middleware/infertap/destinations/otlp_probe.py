@@ -147,7 +147,12 @@ def _fix_wire(target: OtlpTarget, answer: Answer) -> str:
     wire = wire_of(host, port)
     grpc = target.protocol == "grpc"
     if wire in (Wire.REFUSED, Wire.UNRESOLVED, Wire.UNREACHABLE):
-        return f"{wire.value} at {host}:{port}: start the Collector, or correct {_ENDPOINT}"
+        what = (
+            f"correct what {target.platform} is told by its own variables"
+            if target.platform
+            else f"correct {_ENDPOINT}"
+        )
+        return f"{wire.value} at {host}:{port}: start the receiver, or {what}"
     if wire is Wire.TLS and not tls:
         return f"{host}:{port} speaks TLS: write https:// in {_ENDPOINT}"
     if wire in (Wire.HTTP1, Wire.HTTP2) and tls:

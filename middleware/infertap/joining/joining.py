@@ -31,6 +31,12 @@ _PROVIDERS_OF_MLFLOW_MAX = 4
 _TRACE_HEADERS = (b"traceparent", b"tracestate")
 
 
+_MLFLOW_EXPORTS = (
+    "MLflow exports its spans to the OTLP endpoint by itself: infertap neither redacts, spools nor re-sends them; "
+    "point it at `infertap collect` to have that (docs/joining.md)"
+)
+
+
 class JoiningSettings(NamedTuple):
     """What joining needs of the configuration."""
 
@@ -54,6 +60,7 @@ class Joining:
         self._sink = sink
         self._settings = settings
         self._warn = warn
+        self._to_say: list[str] = []
         self._lock = threading.RLock()
         self._taps: list[tuple[Any, SpanTap]] = []
         self._global: object = None
@@ -63,6 +70,9 @@ class Joining:
 
     def look(self) -> None:
         """Find what the app has imported or set since the last look."""
+        while self._to_say:
+            # Said here, on the worker: providers are made on the event loop, too.
+            self._warn(self._to_say.pop())
         try:
             with self._lock:
                 self._look_for_provider()
@@ -120,6 +130,9 @@ class Joining:
             tap = SpanTap(self._sink, self.keys, self._settings.destination, self._settings.resource, orphans=orphans)
             tap.sit_on(provider)
             self._taps.append((provider, tap))
+            if orphans and tap.exported_by_others and _MLFLOW_EXPORTS not in self._told:
+                self._told.add(_MLFLOW_EXPORTS)
+                self._to_say.append(_MLFLOW_EXPORTS)
             self._forget_replaced(found for found in self._taps if found[1].orphans)
             self.active = True
 

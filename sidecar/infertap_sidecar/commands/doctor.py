@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -37,6 +38,11 @@ _OTEL_PREFIXES = (
     "OTEL_PROPAGATORS",
 )
 
+_MLFLOW_EXPORTS = (
+    "MLflow is installed here and exports its own spans to that endpoint by itself: infertap neither redacts, spools "
+    "nor re-sends them; point it at `infertap collect` to have that (docs/joining.md)"
+)
+
 
 def main(argv: Sequence[str]) -> int:
     """Print the findings; 1 if a check failed. Raises: ConfigError."""
@@ -55,11 +61,19 @@ def main(argv: Sequence[str]) -> int:
     _print_choice(choice, config, out)
     for line in own_endpoints:
         out.print(Text(f"! {line}", "yellow"))
+    if mlflow_exports(OtelEnvironment.read(environ)):
+        out.print(Text(f"! {_MLFLOW_EXPORTS}", "yellow"))
     passed = _print_checks(choice, out)
     folders = survey({choice.spool_dir, Path.cwd() / ".infertap_spool", *_local_spool(config)}, choice)
     _print_spool(folders, out)
     _print_settings(config, show_all, out)
     return 0 if passed else 1
+
+
+def mlflow_exports(otel: OtelEnvironment) -> bool:
+    """Whether an app in this environment that uses MLflow sends its spans past infertap."""
+    off = otel.exporter_off_variable is not None or otel.mlflow_exporter_off
+    return otel.endpoint_variable is not None and not off and find_spec("mlflow") is not None
 
 
 def _local_spool(config: SidecarConfig) -> list[Path]:
