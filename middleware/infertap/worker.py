@@ -29,7 +29,7 @@ from infertap.spool.writer import SpoolWriter
 
 MINUTE_NS = 60_000_000_000
 _GROUP_RECORDS_MAX = 256
-_GROUP_BYTES_MAX = 4 << 20
+_GROUP_BYTES_MAX = 1 << 20
 _YIELD_AFTER_S = 100e-6
 """Longest time without giving the interpreter lock away, however short the records are. Without it a group of short
 records holds the lock for milliseconds, and the event loop's p99 goes with it (`benchmarks/lag.py`)."""

@@ -1,7 +1,8 @@
 """A span that stands for a request becomes a row: what its maker wrote down, under the names of the columns.
 
 1. Everything in the row has been redacted here; the span itself is redacted by whoever spools it.
-2. The id is made from the span's own start and ids, so that the same span always gives the same row.
+2. The id is the one that a sender's infertap gave, else made from the span's own start and ids: the same span always
+   gives the same row.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,14 @@ from infertap.processors.media import parse_media_type
 from infertap.processors.redact import Redactor
 from infertap.processors.secret_names import redact_text
 from infertap.processors.span_content import Content
+from infertap.processors.span_request import (
+    add_tag,
+    count,
+    fill_address,
+    fill_infertap_facts,
+    infertap_request_id,
+    status_code,
+)
 from infertap.record import EndReason, ErrorCode, InferenceRecord, SpanRecord, request_id
 
 _TRACE_TAG = "mlflow.traceTag."
@@ -26,7 +35,6 @@ _TAGS = {
     "mlflow.trace.session": "session.id",
 }
 """Attributes that say who asked, and the tag that each becomes."""
-_TAG_CHARACTERS_MAX = 4096
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
@@ -52,12 +60,13 @@ class SpanRows:
         """The row of one span. `span` is raw and stays as it is."""
         attributes = span.attributes
         failed = span.status is not None and span.status[0] == "ERROR"
+        by_infertap = infertap_request_id(span) is not None
         resource = span.resource or {}
         duration_ns = max(0, span.end_ns - span.start_ns)
         record = InferenceRecord(
             request_id=span_request_id(span),
             request_time=span.start_ns // 1_000,
-            status_code=_status_code(attributes, failed=failed),
+            status_code=status_code(attributes) or (500 if failed else 200),
             execution_duration_ms=duration_ns // 1_000_000,
             duration_ns=duration_ns,
             trace_id=span.trace_id,
@@ -65,22 +74,34 @@ class SpanRows:
             parent_span_id=span.parent_span_id,
             end_reason=(EndReason.APP_ERROR if failed else EndReason.COMPLETE).value,
             protocol=content.protocol,
-            operation=self._operation(span),
+            operation=self._operation(span, by_infertap=by_infertap),
             redaction_version=self._redaction_version,
-            is_stream=attributes.get("gen_ai.request.stream") is True,
+            is_stream=attributes.get("gen_ai.request.stream") is True or parse_media_type(content.outputs_type).streams,
             service_name=self._clean(resource.get("service.name", "unknown_service")),
             instance=self._clean(resource.get("service.instance.id") or resource.get("host.name")),
             resource={self._clean(name) or "": self._attribute_text(name, value) for name, value in resource.items()},
         )
         record.served_entity_id = record.service_name
+        if by_infertap or span.kind == "SERVER":
+            fill_address(record, attributes, self._redactor)
+        if by_infertap:
+            fill_infertap_facts(record, attributes, self._redactor)
         self._model(record, attributes)
         self._tags(record, attributes)
-        if failed:
+        # What an app of ours recorded and then answered itself did not end the exchange.
+        if failed and record.end_reason != EndReason.COMPLETE:
             record.error_type, record.error_message = self._error(span)
         self._fill_bodies(record, content)
+        if by_infertap:
+            self._fill_sizes(record, attributes)
+        elif content.outputs is None:
+            record.logging_error_codes.append(ErrorCode.RESPONSE_NOT_SEEN.value)
         return record
 
-    def _operation(self, span: SpanRecord) -> str:
+    def _operation(self, span: SpanRecord, *, by_infertap: bool) -> str | None:
+        if by_infertap:
+            # Its name and kind say no more than method and path do.
+            return self._clean(span.attributes.get("gen_ai.operation.name"))
         names = ("gen_ai.operation.name", "openinference.span.kind", "mlflow.spanType")
         told = self._clean(_first(span.attributes, names))
         # MLflow says UNKNOWN where its user said nothing.
@@ -113,38 +134,42 @@ class SpanRows:
     def _tags(self, record: InferenceRecord, attributes: Mapping[str, Any]) -> None:
         for name, value in attributes.items():
             tag = name.removeprefix(_TRACE_TAG) if name.startswith(_TRACE_TAG) else _TAGS.get(name)
-            if tag is None or tag in record.tags:
-                continue
-            text = _unquoted(value) if name.startswith("mlflow.trace.") else value
-            shown, hits = self._redactor.attribute(tag, text if isinstance(text, str) else str(text))
-            record.tags[redact_text(tag)[0]] = str(shown)[:_TAG_CHARACTERS_MAX]
-            record.redacted_count += hits
+            if tag is not None:
+                add_tag(record, tag, _unquoted(value) if name.startswith("mlflow.trace.") else value, self._redactor)
 
     def _error(self, span: SpanRecord) -> tuple[str | None, str | None]:
-        event: Mapping[str, Any] = next((values for name, _, values in span.events if name == "exception"), {})
+        # What ended a request comes last in the span of an infertap; what the app had recorded before is another thing.
+        events = span.events if infertap_request_id(span) is None else span.events[::-1]
+        event: Mapping[str, Any] = next((values for name, _, values in events if name == "exception"), {})
         kind = event.get("exception.type") or span.attributes.get("error.type")
         message = event.get("exception.message") or (span.status[1] if span.status else None)
         return self._clean(kind), self._clean(message)
 
     def _fill_bodies(self, record: InferenceRecord, content: Content) -> None:
-        record.request_content_type = parse_media_type(content.inputs_type).name
-        record.request_bytes = _size(content.inputs)
+        if content.inputs is not None:
+            record.request_content_type = parse_media_type(content.inputs_type).name
+            record.request_bytes = _size(content.inputs)
         if content.outputs is not None:
             record.response_content_type = parse_media_type(content.outputs_type).name
             record.response_bytes = _size(content.outputs)
-        else:
-            record.logging_error_codes.append(ErrorCode.RESPONSE_NOT_SEEN.value)
         if not self._keeps_content:
             return
-        request = self._body(content.inputs, content.inputs_type, REQUEST)
-        record.request, record.request_sha256 = request.text, request.sha256
-        record.request_encoding = "text" if request.text is not None else None
-        self._note(record, request)
+        if content.inputs is not None:
+            request = self._body(content.inputs, content.inputs_type, REQUEST)
+            record.request, record.request_sha256 = request.text, request.sha256
+            record.request_encoding = "text" if request.text is not None else None
+            self._note(record, request)
         if content.outputs is not None:
             response = self._body(content.outputs, content.outputs_type, RESPONSE)
             record.response, record.response_sha256 = response.text, response.sha256
             record.response_encoding = "text" if response.text is not None else None
             self._note(record, response)
+
+    @staticmethod
+    def _fill_sizes(record: InferenceRecord, attributes: Mapping[str, Any]) -> None:
+        """The bytes that passed, which may be other ones than those of the redacted text."""
+        record.request_bytes = count(attributes, "http.request.body.size") or record.request_bytes
+        record.response_bytes = count(attributes, "http.response.body.size") or record.response_bytes
 
     def _body(self, text: str, media_type: str, side: Side) -> StoredBody:
         # It came as text: whatever charset the maker names, these bytes are ours.
@@ -154,7 +179,7 @@ class SpanRows:
     @staticmethod
     def _note(record: InferenceRecord, stored: StoredBody) -> None:
         record.redacted_count += stored.redacted
-        if stored.code is not None:
+        if stored.code is not None and stored.code not in record.logging_error_codes:
             record.logging_error_codes.append(stored.code)
 
     def _clean(self, value: Any) -> str | None:
@@ -167,14 +192,9 @@ class SpanRows:
 
 def span_request_id(span: SpanRecord) -> str:
     """The id of the row that this span stands for: the same for the same span."""
-    return request_id(span.start_ns, int(span.trace_id, 16) % (1 << 10) << 64 | int(span.span_id, 16))
-
-
-def _status_code(attributes: Mapping[str, Any], *, failed: bool) -> int:
-    code = attributes.get("http.response.status_code")
-    if type(code) is int and 100 <= code <= 599:
-        return code
-    return 500 if failed else 200
+    return infertap_request_id(span) or request_id(
+        span.start_ns, int(span.trace_id, 16) % (1 << 10) << 64 | int(span.span_id, 16)
+    )
 
 
 def _first(attributes: Mapping[str, Any], names: Iterable[str]) -> Any:

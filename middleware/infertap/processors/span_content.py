@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from infertap.processors.span_request import infertap_request_id
 from infertap.record import SpanRecord
 
 JSON = "application/json"
@@ -34,12 +35,13 @@ class Content(NamedTuple):
     """What a span says went in and came out; texts as they are, not redacted."""
 
     protocol: str
-    """`mlflow` or `otlp`."""
-    inputs: str
+    """`mlflow` or `otlp`; `http` for the span of a sender's infertap."""
+    inputs: str | None
+    """None only in the span of a sender's infertap: the request had no body, or it was not kept."""
     inputs_type: str
     """Media type."""
     outputs: str | None
-    """None where the call failed before there was any."""
+    """None where the call failed before there was any; of a sender's infertap also where it was not kept."""
     outputs_type: str
 
 
@@ -49,8 +51,13 @@ def is_content(name: str) -> bool:
 
 
 def request_content(span: SpanRecord) -> Content | None:
-    """The span's inputs and outputs; None where it has not both. A span that failed needs no outputs."""
+    """The span's inputs and outputs; None where it has not both.
+
+    A span that failed needs no outputs; a request's span by a sender's infertap needs neither.
+    """
     attributes = span.attributes
+    if infertap_request_id(span) is not None:
+        return _infertap_content(attributes)
     failed = span.status is not None and span.status[0] == "ERROR"
     for protocol, inputs, outputs in _DIALECTS:
         if inputs in attributes and (outputs in attributes or failed):
@@ -62,6 +69,20 @@ def request_content(span: SpanRecord) -> Content | None:
                 _media_type(attributes, outputs),
             )
     return None
+
+
+def _infertap_content(attributes: Mapping[str, Any]) -> Content:
+    """Whichever sides there are, in whichever style they were sent."""
+    _, inputs, outputs = next(
+        (dialect for dialect in _DIALECTS if dialect[1] in attributes or dialect[2] in attributes), _DIALECTS[1]
+    )
+    return Content(
+        "http",
+        _text(attributes[inputs]) if inputs in attributes else None,
+        _media_type(attributes, inputs),
+        _text(attributes[outputs]) if outputs in attributes else None,
+        _media_type(attributes, outputs),
+    )
 
 
 def _text(value: Any) -> str:

@@ -16,7 +16,7 @@ from infertap.choice import choose
 from infertap.errors import ConfigError
 from infertap.otel_env import OtelEnvironment
 from infertap_sidecar import logs
-from infertap_sidecar.receiver.collector import run
+from infertap_sidecar.receiver.collector import end_process, run
 from infertap_sidecar.settings import CollectConfig, ReceiverAddresses
 
 
@@ -54,4 +54,4 @@ def _stop_at_end_of_input(stop: Callable[[], None]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

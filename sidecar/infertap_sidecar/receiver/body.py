@@ -6,6 +6,8 @@ from infertap_sidecar.receiver.errors import MalformedError, MediaTypeError, Too
 
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _CODINGS = "gzip, deflate"
+_MEMBERS_MAX = 16
+"""Senders write one; what follows each is copied, so that many empty ones would take quadratic time."""
 
 
 def decompressed(body: bytes, coding: str, *, bytes_max: int) -> bytes:
@@ -17,7 +19,7 @@ def decompressed(body: bytes, coding: str, *, bytes_max: int) -> bytes:
 
     Raises:
         MediaTypeError: another coding.
-        MalformedError: damaged or cut off.
+        MalformedError: damaged, cut off, or of more than 16 members.
         TooLargeError: the result is over `bytes_max`.
     """
     coding = coding.strip().lower()
@@ -32,6 +34,8 @@ def decompressed(body: bytes, coding: str, *, bytes_max: int) -> bytes:
     try:
         # A gzip body may consist of several members (RFC 1952 section 2.2).
         while rest:
+            if len(parts) == _MEMBERS_MAX:
+                raise MalformedError(f"the compressed body has over {_MEMBERS_MAX} members")
             inflater = zlib.decompressobj(window_bits)
             part = inflater.decompress(rest, bytes_max - size + 1)
             size += len(part)

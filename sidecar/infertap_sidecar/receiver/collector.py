@@ -10,9 +10,11 @@ import math
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from infertap.build import build_pipeline
 from infertap.choice import Choice, choose
@@ -39,8 +41,8 @@ from infertap_sidecar.settings import CollectConfig, ReceiverAddresses
 logger = logging.getLogger("infertap.receiver")
 
 
-def collect(config: CollectConfig) -> int:
-    """`infertap collect`: until a signal; the exit code.
+def collect(config: CollectConfig) -> NoReturn:
+    """`infertap collect`: until a signal; the process ends here with the exit code.
 
     Raises:
         ConfigError: `OTEL_*` says something that cannot work, or there is no destination.
@@ -50,7 +52,17 @@ def collect(config: CollectConfig) -> int:
     logs.configure(config.log_format)
     for warning in warnings:
         logger.warning("%s", warning)
-    return run(config, choice, makes_rows=choice.targets.table is not None, admin=True)
+    code = run(config, choice, makes_rows=choice.targets.table is not None, admin=True)
+    end_process(code)
+
+
+def end_process(code: int) -> NoReturn:
+    """End at once, after everything is delivered: the interpreter would wait for each thread that still parses."""
+    logging.shutdown()
+    with contextlib.suppress(OSError):  # nobody reads any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def run(

@@ -1,5 +1,6 @@
 """OTLP over gRPC: `TraceService/Export` on a server of its own threads."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
@@ -12,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from infertap_sidecar.address import Address
 from infertap_sidecar.receiver.errors import BusyError, ReceiverError
-from infertap_sidecar.receiver.http import response
+from infertap_sidecar.receiver.http import PARSERS, response
 from infertap_sidecar.receiver.intake import SETTLED_S_MAX, Answer, Intake
 from infertap_sidecar.receiver.wire import from_protobuf, spans_of
 
@@ -33,6 +34,7 @@ class GrpcReceiver:
 
     def __init__(self, intake: Intake, address: Address, *, bytes_max: int) -> None:
         self._intake = intake
+        self._parsing = threading.BoundedSemaphore(PARSERS)
         self._server = grpc.server(
             ThreadPoolExecutor(_CALLS_MAX, "infertap-otlp-grpc"),
             maximum_concurrent_rpcs=_CALLS_MAX,
@@ -73,7 +75,8 @@ class GrpcReceiver:
             raise  # abort has raised already
 
     def _taken(self, body: bytes, context: grpc.ServicerContext) -> Answer:
-        answer = self._intake.take(spans_of(from_protobuf(body)))
+        with self._parsing:
+            answer = self._intake.take(spans_of(from_protobuf(body)))
         remaining_s = context.time_remaining()
         try:
             return answer.result(SETTLED_S_MAX if remaining_s is None else min(SETTLED_S_MAX, remaining_s))

@@ -23,7 +23,7 @@ PROTOBUF, JSON = "application/x-protobuf", "application/json"
 _BODY_S_MAX = 60.0
 _UNREAD_BYTES_MAX = 256 << 20
 """So much of a refused body is still read and dropped: most senders look for the answer only when they are done."""
-_PARSERS = 2
+PARSERS = 2
 """Requests that are parsed at once; each may take many times its size in memory."""
 _RPC_CODES = {HTTPStatus.SERVICE_UNAVAILABLE: 8, HTTPStatus.NOT_FOUND: 5, HTTPStatus.METHOD_NOT_ALLOWED: 12}
 _INVALID_ARGUMENT = 3
@@ -40,7 +40,7 @@ class HttpReceiver:
         self._intake = intake
         self._bytes_max = bytes_max
         self._held_bytes = 0
-        self._parsers = ThreadPoolExecutor(_PARSERS, "infertap-otlp")
+        self._parsers = ThreadPoolExecutor(PARSERS, "infertap-otlp")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI scope: http or lifespan."""

@@ -4,12 +4,14 @@
 2. It has inputs and outputs (or inputs and an error).
 3. It does not carry our mark: then an infertap further out writes the row.
 4. One row for each trace and remote parent, however many roots a process makes under it.
+5. The span of a request by a sender's infertap that keeps no row itself is always a row, whatever 1 to 4 say.
 """
 
 from collections.abc import Sequence
 
 from infertap.clock import Clock
 from infertap.processors.span_content import request_content
+from infertap.processors.span_request import infertap_request_id
 from infertap_sidecar.receiver.spans import ReceivedSpan
 from infertap_sidecar.receiver.window import Seen, Window
 
@@ -18,7 +20,7 @@ _AGE_NS_MAX = 30 * _DAY_NS
 """Spans that are older, or from the future, stay spans: a wrong clock shall not make partitions without end."""
 
 RowKey = tuple[str, str | None]
-"""Trace id, and the remote parent's span id."""
+"""Trace id, and the remote parent's span id; for a request of a sender's infertap its request id, and None."""
 
 
 class RequestRule:
@@ -37,11 +39,12 @@ class RequestRule:
         # is of the same process was only told that its parent is remote.
         for index in sorted(with_content, key=lambda index: spans[index].start_ns):
             record = spans[index].record
-            if record.parent_span_id is not None:
+            request_id = infertap_request_id(record)
+            if request_id is None and record.parent_span_id is not None:
                 maker = makers.get((record.trace_id, record.parent_span_id))
                 if maker is not None and maker == record.resource:
                     continue
-            key = (record.trace_id, record.parent_span_id)
+            key = (record.trace_id, record.parent_span_id) if request_id is None else (request_id, None)
             if self._window.claim([key]) == [Seen.NEW]:
                 chosen[index] = key
         return chosen
@@ -55,7 +58,7 @@ class RequestRule:
         self._window.forget(keys)
 
     def _stands_for_request(self, span: ReceivedSpan) -> bool:
-        if not span.is_local_root or span.marked:
+        if infertap_request_id(span.record) is None and (not span.is_local_root or span.marked):
             return False
         age_ns = self._clock.wall_ns() - span.start_ns
         return -_DAY_NS <= age_ns <= _AGE_NS_MAX and request_content(span.record) is not None

@@ -12,6 +12,10 @@ from infertap_sidecar.receiver.wire import WireSpan
 
 _SPAN_BYTES = 2 << 10
 """What a span's own objects hold in memory beside its content, roughly."""
+_VALUE_BYTES = 50
+"""The same for each key and value in its attributes, events and links, and for its share of the resource."""
+_COUNT_MAX = 10_000
+"""Attributes, events and links of one span, each; OpenTelemetry's SDKs end at 128."""
 _KINDS = {2: "SERVER", 3: "CLIENT", 4: "PRODUCER", 5: "CONSUMER"}
 _STATUS = {Status.STATUS_CODE_OK: "OK", Status.STATUS_CODE_ERROR: "ERROR"}
 _START_NS = range(946_684_800_000_000_000, 4_102_444_800_000_000_000)
@@ -64,7 +68,7 @@ def received(wire: WireSpan, resource: Mapping[str, Any]) -> ReceivedSpan:
         resource: The attributes of `wire.resource`, converted once for all its spans.
 
     Raises:
-        InvalidSpanError: unreadable, or an id or a time that cannot be; the text says which.
+        InvalidSpanError: unreadable, or an id or a time that cannot be, or too many parts; the text says which.
     """
     span = wire.span
     if span is None:
@@ -77,6 +81,9 @@ def received(wire: WireSpan, resource: Mapping[str, Any]) -> ReceivedSpan:
         raise InvalidSpanError("invalid parent_span_id")
     if span.start_time_unix_nano not in _START_NS or span.end_time_unix_nano >= _TIME_NS_MAX:
         raise InvalidSpanError("invalid start or end time")
+    for name, parts in (("attributes", span.attributes), ("events", span.events), ("links", span.links)):
+        if len(parts) > _COUNT_MAX:
+            raise InvalidSpanError(f"with over {_COUNT_MAX} {name}")
     parent = span.parent_span_id.hex() if any(span.parent_span_id) else None
     links = [link for link in span.links if _is_valid_link(link)]
     record = SpanRecord(
@@ -105,7 +112,9 @@ def received(wire: WireSpan, resource: Mapping[str, Any]) -> ReceivedSpan:
         # Without a name of its own, a reader would take it for a span of the receiver.
         resource={"service.name": "unknown_service", **resource},
     )
-    return ReceivedSpan(record, _SPAN_BYTES + span.ByteSize(), _is_local_root(span, parent))
+    values = sum(map(_values, (record.attributes, record.events, record.links))) + len(resource)
+    held_bytes = _SPAN_BYTES + _VALUE_BYTES * values + span.ByteSize()
+    return ReceivedSpan(record, held_bytes, _is_local_root(span, parent))
 
 
 def plain_attributes(attributes: Iterable[KeyValue]) -> dict[str, Any]:
@@ -123,6 +132,14 @@ def plain(value: AnyValue) -> Any:
     if kind == "kvlist_value":
         return {pair.key: plain(pair.value) for pair in value.kvlist_value.values}
     return getattr(value, kind)
+
+
+def _values(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + len(value) + sum(map(_values, value.values()))
+    if isinstance(value, list):
+        return 1 + sum(map(_values, value))
+    return 1
 
 
 def _is_valid_link(link: Span.Link) -> bool:

@@ -16,6 +16,7 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from infertap_sidecar.receiver.elements import check_json, check_protobuf
 from infertap_sidecar.receiver.errors import MalformedError
 
 M = TypeVar("M", Resource, InstrumentationScope)
@@ -34,7 +35,8 @@ class WireSpan(NamedTuple):
 
 
 def from_protobuf(body: bytes) -> ExportTraceServiceRequest:
-    """Raises: MalformedError."""
+    """Raises: MalformedError, TooLargeError (more than `elements.ELEMENTS_MAX`)."""
+    check_protobuf(body)
     request = ExportTraceServiceRequest()
     try:
         request.ParseFromString(body)
@@ -58,7 +60,9 @@ def spans_of_json(body: bytes) -> Iterator[WireSpan]:
 
     Raises:
         MalformedError: the document, or a list in it, is not there. What is wrong within one span is that span's.
+        TooLargeError: more than `elements.ELEMENTS_MAX`.
     """
+    check_json(body)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -44,6 +44,15 @@ def test_many_small_members_count_together() -> None:
         decompressed(gzip.compress(bytes(1000)) * 20, "gzip", bytes_max=10_000)
 
 
+def test_the_number_of_members_is_bounded() -> None:
+    """Sixteen are read as one body; a further one, even empty, is the sender's mistake, and so are a million."""
+    empty = gzip.compress(b"")
+    assert decompressed(empty * 15 + gzip.compress(TEXT), "gzip", bytes_max=len(TEXT)) == TEXT
+    for count in (17, 1_000_000):
+        with pytest.raises(MalformedError, match="over 16 members"):
+            decompressed(empty * count, "gzip", bytes_max=1 << 20)
+
+
 @pytest.mark.parametrize(
     ("body", "coding"),
     [

@@ -141,3 +141,18 @@ def test_http_on_the_grpc_port_does_not_stop_it(receiver: GrpcReceiver, call: Ca
         sender.sendall(b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
         sender.recv(1000)
     assert not call(body(span(1))).HasField("partial_success")
+
+
+def test_a_message_of_too_many_elements_is_refused(intake: Intake) -> None:
+    """INVALID_ARGUMENT: sending it again is no use."""
+    server = GrpcReceiver(intake, Address("127.0.0.1", 0), bytes_max=20 << 20)
+    server.start()
+    try:
+        with grpc.insecure_channel(str(server.address)) as channel:
+            export = channel.unary_unary(EXPORT)
+            with pytest.raises(grpc.RpcError) as caught:
+                export(b"\x0a\x00" * 2_000_000, timeout=30)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "elements" in caught.value.details()
+    finally:
+        server.stop(5.0)

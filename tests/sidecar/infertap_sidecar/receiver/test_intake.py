@@ -130,6 +130,31 @@ def test_a_parent_of_the_same_process_is_not_remote(intake: Intake, pipeline: Pi
     assert [(row["span_id"][-1], row["service_name"]) for row in requests] == [("1", "scorer"), ("3", "other")]
 
 
+def test_the_requests_of_a_senders_infertap_are_always_rows(
+    intake: Intake, pipeline: Pipeline, spooled: Spooled
+) -> None:
+    """With no bodies, below the mark of a caller, joined to another server span, and several under one parent."""
+    ids = [f"019ab5a2-7c00-7abc-8def-{number:012d}" for number in range(3)]
+    server: dict[str, Any] = {
+        "kind": Span.SPAN_KIND_SERVER,
+        "parent": 9,
+        "flags": REMOTE,
+        "trace_state": "infertap=0000000000000009",
+    }
+    taken(
+        intake,
+        wire(1, attributes={"infertap.request_id": ids[0], "url.path": "/a"}, **server),
+        wire(2, attributes={"infertap.request_id": ids[1], "output.value": "x"}, **server),
+        wire(3, attributes={"infertap.request_id": ids[2]}, parent=8, kind=Span.SPAN_KIND_INTERNAL),
+        wire(4, attributes=CONTENT, parent=1, flags=REMOTE, trace_state="infertap=0000000000000001"),
+        wire(5, attributes={"infertap.request_id": ids[0]}, trace_state=f"infertap={5:016x}"),
+    )
+    requests, spans = spooled(pipeline)
+    assert [(row["request_id"], row["span_id"][-1]) for row in requests] == list(zip(ids, "123", strict=True))
+    assert (requests[0]["path"], requests[1]["response"], "response" in requests[2]) == ("/a", "x", False)
+    assert [span.get("request_id") for span in spans] == [*ids, None, None]
+
+
 def test_a_retry_is_accepted_and_not_written_again(intake: Intake, pipeline: Pipeline, spooled: Spooled) -> None:
     """The same ids within the window are the same span, in one request or in two."""
     first, second = wire(1, attributes=CONTENT), wire(2)

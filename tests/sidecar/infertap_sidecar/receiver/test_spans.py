@@ -218,3 +218,22 @@ def test_protobuf_that_is_none_is_malformed() -> None:
     for body in (REQUEST.SerializeToString()[:-5], b"\xff" * 40, b"<html>", deep):
         with pytest.raises(MalformedError):
             from_protobuf(body)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("attributes", KeyValue(key="k")), ("events", Span.Event()), ("links", Span.Link())]
+)
+def test_a_span_has_a_bounded_number_of_parts(name: str, part: Any) -> None:
+    """Ten thousand of a kind are taken, one more is refused with the kind's name."""
+    assert received(WireSpan(Resource(), InstrumentationScope(), span(**{name: [part] * 10_000})), {})
+    with pytest.raises(InvalidSpanError, match=f"with over 10000 {name}"):
+        received(WireSpan(Resource(), InstrumentationScope(), span(**{name: [part] * 10_001})), {})
+
+
+def test_a_span_is_charged_for_what_it_becomes() -> None:
+    """An event of two bytes becomes a list with a text, a time and a map; a resource is held by each of its spans."""
+    bare = received(WireSpan(Resource(), InstrumentationScope(), span()), {}).held_bytes
+    with_events = received(WireSpan(Resource(), InstrumentationScope(), span(events=[Span.Event()] * 1000)), {})
+    assert with_events.held_bytes - bare >= 200_000
+    resource = {f"k{number}": number for number in range(1000)}
+    assert received(WireSpan(Resource(), InstrumentationScope(), span()), resource).held_bytes - bare == 50_000
