@@ -152,13 +152,13 @@ class Pipeline:
         return True
 
     def capture_failed(self, error: Exception, started_at_ns: int | None = None, *, began: bool = False) -> None:
-        """Our own code failed beside a request: traffic goes on, the failure is counted.
+        """Our own code failed beside a request: traffic goes on, the failure is counted, and the worker says it.
 
         Args:
             started_at_ns: Arrival, where the whole record is lost; None where only a part of it is.
             began: Whether `began` has counted the request already.
         """
-        self._log.capture_failed(error)
+        self.worker.failures.append(error)
         if started_at_ns is not None:
             counters = self.worker.counters
             if not began:

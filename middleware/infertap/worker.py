@@ -8,6 +8,7 @@
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -34,6 +35,8 @@ _YIELD_AFTER_S = 100e-6
 """Longest time without giving the interpreter lock away, however short the records are. Without it a group of short
 records holds the lock for milliseconds, and the event loop's p99 goes with it (`benchmarks/lag.py`)."""
 _TICK_S = 1.0
+_FAILURES_MAX = 16
+"""They hold frames alive until they are told, and their log line is rate limited anyway."""
 
 _yield_lock: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
@@ -88,6 +91,8 @@ class Worker:
         self.kept = 0
         self.queue_full = 0
         """Records refused since the last tick; written by the event loop."""
+        self.failures: deque[Exception] = deque(maxlen=_FAILURES_MAX)
+        """What failed beside requests since the last tick: nothing is logged on the event loop."""
         self._inbox = inbox
         self._assembler = assembler
         self._joining = joining
@@ -151,6 +156,7 @@ class Worker:
         # At the cap the drainer makes room; only where none lives must new records be dropped.
         self._spool_full = not self.writer.room() and not self.delivery.drainer_lives()
         self.counters[QUEUE_BYTES] = self._inbox.budget.held
+        self._tell_failures()
         if self.queue_full:
             dropped, self.queue_full = self.queue_full, 0
             self._log.queue_full(dropped)
@@ -245,7 +251,12 @@ class Worker:
         self._follow_slot()
         return durable
 
+    def _tell_failures(self) -> None:
+        while self.failures:
+            self._log.capture_failed(self.failures.popleft())
+
     def _finish(self) -> None:
+        self._tell_failures()
         try:
             self.spool_queue()
             if self.writer.ledger.dirty:
