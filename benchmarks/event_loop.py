@@ -82,13 +82,6 @@ class _Dispatch(BaseHTTPMiddleware):
         return await call_next(request)
 
 
-class _Emptied(deque[Any]):
-    """Stands in the place of the worker, whose cost is `worker.py`'s question: what is submitted is dropped."""
-
-    def append(self, item: Any) -> None:
-        return
-
-
 def recorded(app: App, pipeline: Pipeline) -> App:
     middleware = InferenceMiddleware(app)
     middleware._adopt(pipeline)
@@ -98,7 +91,8 @@ def recorded(app: App, pipeline: Pipeline) -> App:
 def build() -> Pipeline:
     config = Config(tables="./never_written", queue_bytes_max="1TiB")
     pipeline = build_pipeline(config, choose(config, OtelEnvironment.read({}), cwd=_cwd()), EventLog())
-    pipeline.inbox.queue = _Emptied()
+    # Stands in the place of the worker, whose cost is `worker.py`'s question: what is submitted is dropped.
+    pipeline.inbox.queue = deque(maxlen=0)
     return pipeline
 
 

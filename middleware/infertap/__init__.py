@@ -7,9 +7,10 @@ app.add_middleware(InferenceMiddleware)
 
 from infertap._version import __version__
 from infertap.asgi import InferenceMiddleware
+from infertap.child_span import start_span
 from infertap.config import Config
 from infertap.errors import ConfigError
 from infertap.metrics import metrics_app
-from infertap.trace import annotate, start_span
+from infertap.trace import annotate
 
 __all__ = ["Config", "ConfigError", "InferenceMiddleware", "__version__", "annotate", "metrics_app", "start_span"]

@@ -22,7 +22,7 @@ from infertap.outer import comes_from_sidecar, incoming_context, without_marker
 from infertap.pipeline import Idle, Pipeline
 from infertap.record import Headers, TraceIds
 from infertap.tap import Tap, TapWithId
-from infertap.trace import OuterSpan, ServerSpan, context_with, current_server_span, span_in
+from infertap.trace import CURRENT_SPAN_KEY, OuterSpan, ServerSpan, context_with, current_server_span
 from infertap.trace_context import derive_ids, random_bits
 
 SCOPE_KEY = "infertap"
@@ -215,7 +215,7 @@ def _server_span(
 
 def _outer_span(base: otel_context.Context, scope: Scope) -> Span | None:
     """The span of this process that is current already. A remote one is only what the caller's headers say."""
-    outer = span_in(base) or scope.get(SPAN_KEY)
+    outer: Span | None = base.get(CURRENT_SPAN_KEY) or scope.get(SPAN_KEY)  # type: ignore[assignment]
     if outer is None:
         return None
     current = outer.get_span_context()

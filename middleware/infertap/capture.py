@@ -18,6 +18,9 @@ FIRST_GRANT_BYTES = 8 << 10
 GRANT_BYTES = 64 << 10
 """A capture takes its room from the shared budget in pieces: a small one that holds most exchanges, then larger."""
 
+# The value of an enum's member is looked up by a Python function, each time.
+_COMPLETE, _DISCONNECTED = EndReason.COMPLETE.value, EndReason.CLIENT_DISCONNECT.value
+
 
 class ByteBudget:
     """Bytes that captured bodies may hold in this process, from arrival until the worker has spooled them.
@@ -241,9 +244,9 @@ class Capture:
         if self._response_kept and self.response_bytes > self._body_bytes_max:
             self._give_up(ErrorCode.RESPONSE_OVER_CAPTURE_LIMIT, request=False)
         if self.end_reason is None:
-            self.end_reason = self._natural_end().value
+            self.end_reason = self._natural_end()
         if self.status_code == 0:
-            self.status_code = 499 if self.end_reason == EndReason.CLIENT_DISCONNECT.value else 500
+            self.status_code = 499 if self.end_reason == _DISCONNECTED else 500
         span = self.span
         span.closed = True
         first = self.first_chunk_at_ns
@@ -270,15 +273,15 @@ class Capture:
             self.error_type,
             self.error_message,
             span.tags,
-            span.facts(),
+            span.facts() if span.touched else None,
             self.granted,
         )
         return tuple.__new__(Exchange, exchange)
 
-    def _natural_end(self) -> EndReason:
-        if self.complete and not self.disconnected:
-            return EndReason.COMPLETE
+    def _natural_end(self) -> str:
         if self.disconnected:
-            return EndReason.CLIENT_DISCONNECT
+            return _DISCONNECTED
+        if self.complete:
+            return _COMPLETE
         self.error_type = self.error_type or "IncompleteResponse"
-        return EndReason.APP_ERROR
+        return EndReason.APP_ERROR.value

@@ -74,16 +74,22 @@ class Inbox:
 
     def put_span(self, span: PendingSpan) -> bool:
         """Queue a finished span; false, and counted, where there is no room. Any thread."""
-        if not self._take_span_bytes(span.held_bytes):
-            self.spans_dropped += 1
-            return False
+        size = span.held_bytes
+        with self.lock:
+            if self.span_bytes + size > self.span_bytes_max:
+                self.spans_dropped += 1
+                return False
+            self.span_bytes += size
         self.queue.append(span)
         return True
 
     def put_batch(self, batch: SpanBatch) -> bool:
         """Queue all spans of a batch, or none where there is no room. Any thread."""
-        if not self._take_span_bytes(batch.held_bytes):
-            return False
+        size = batch.held_bytes
+        with self.lock:
+            if self.span_bytes + size > self.span_bytes_max:
+                return False
+            self.span_bytes += size
         self.queue.extend(Handed(batch, place) for place in range(len(batch.spans)))
         return True
 
@@ -99,13 +105,6 @@ class Inbox:
         with self.lock:
             self.span_bytes -= item.held_bytes
         return 0
-
-    def _take_span_bytes(self, size: int) -> bool:
-        with self.lock:
-            if self.span_bytes + size > self.span_bytes_max:
-                return False
-            self.span_bytes += size
-        return True
 
 
 def arrival_ns(item: Item) -> int:

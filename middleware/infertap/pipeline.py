@@ -94,6 +94,8 @@ class Pipeline:
         self.joining = Joining(self, joining, log.warn)
         self.inbox = Inbox(settings.queue_bytes_max, int(settings.queue_bytes_max * settings.span_share))
         self.budget = self.inbox.budget
+        self.submit_span: Callable[[PendingSpan], bool] = self.inbox.put_span
+        """Take a finished child span; drop it, counted, where there is no room. Any thread. Whether it was taken."""
         self.limits = CaptureLimits(settings.capture_bytes_max)
         self.records: Callable[[str], bool] = PathFilter(settings.include_paths, settings.exclude_paths).records
         self.request_id_header = settings.request_id_header
@@ -133,10 +135,6 @@ class Pipeline:
         if not self.inbox.put_exchange(exchange):
             worker.queue_full += 1
             worker.writer.ledger.lose(exchange.started_at_ns // MINUTE_NS, LossCause.QUEUE_FULL)
-
-    def submit_span(self, span: PendingSpan) -> bool:
-        """Take a finished child span; drop it, counted, where there is no room. Any thread. Whether it was taken."""
-        return self.inbox.put_span(span)
 
     def submit_batch(self, batch: SpanBatch) -> bool:
         """Take all spans of another process, or none where there is no room. Any thread.

@@ -314,8 +314,8 @@ class PendingSpan(Protocol):
     def start_ns(self) -> int:
         """Nanoseconds since the Unix epoch."""
 
-    def raw(self) -> SpanRecord:
-        """The span with raw content. Called once, on the worker."""
+    def raw(self) -> SpanRecord | None:
+        """The span with raw content; None where its trace is not sampled. Called once, on the worker."""
 
 
 class OfferedSpan(NamedTuple):

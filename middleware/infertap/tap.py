@@ -123,7 +123,10 @@ def _means_disconnect(error: BaseException, capture: Capture) -> bool:
 
 def _route(scope: Scope, root_path: str) -> str | None:
     """The route that the framework found, with the prefixes of the apps it is mounted in."""
-    route = getattr(scope.get("route"), "path", None)
+    found = scope.get("route")
+    if found is None:
+        return None
+    route = getattr(found, "path", None)
     if type(route) is not str:
         return None
     mounted = scope.get("root_path", "")

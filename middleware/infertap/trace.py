@@ -1,19 +1,15 @@
-"""The spans that an app sees: the light server span of its request, and the child spans that it makes itself.
+"""The light server span of a request, and the context that makes it the parent of the app's spans.
 
 1. Everything expensive happens behind the spool; here are ids, flags and references only.
 2. The span object and the capture are two objects: an app that keeps the span must not keep the bodies alive.
 """
 
-import functools
-import inspect
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar, Token
-from types import TracebackType
-from typing import Any, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Protocol, cast
 
-import orjson
 from opentelemetry import context as otel_context
 from opentelemetry.trace import (
     Span,
@@ -26,16 +22,8 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation import _SPAN_KEY
 from opentelemetry.util.types import AttributeValue
 
-from infertap.record import PendingSpan, SpanFacts, SpanRecord, TraceIds, request_id
-from infertap.trace_context import PureSampler, derive_ids, marked_state, new_span_id
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-_INPUT_KEYS = ("input.value", "input.mime_type")
-_SPAN_BYTES = 1 << 10
-"""What a child span without its text attributes is taken to hold in memory."""
-_OUTPUT_KEYS = ("output.value", "output.mime_type")
+from infertap.record import PendingSpan, SpanFacts, TraceIds
+from infertap.trace_context import PureSampler, derive_ids, marked_state
 
 
 class SpanSink(Protocol):
@@ -150,10 +138,8 @@ class ServerSpan(Span):
     def end(self, end_time: int | None = None) -> None:
         """Does nothing: the server span ends with the answer, not when the app says so."""
 
-    def facts(self) -> SpanFacts | None:
-        """What the app set, None where it set nothing."""
-        if not self.touched:
-            return None
+    def facts(self) -> SpanFacts:
+        """What the app set; nothing unless the span is `touched`."""
         return SpanFacts(
             self._name,
             self.attributes or {},
@@ -174,8 +160,11 @@ class OuterSpan(ServerSpan):
         self.request_key = None
 
 
-_SERVER_SPAN = otel_context.create_key("infertap-server-span")
-_request_span: ContextVar["ServerSpan | None"] = ContextVar("infertap_request_span", default=None)
+CURRENT_SPAN_KEY = _SPAN_KEY
+"""Under it OpenTelemetry itself keeps the span that is current."""
+SERVER_SPAN_KEY = otel_context.create_key("infertap-server-span")
+"""Under it a request's server span stands in the request's context, whatever span is current there."""
+bound_request: ContextVar["ServerSpan | None"] = ContextVar("infertap_request_span", default=None)
 """The same again, set where others make spans, too: FastAPI, Starlette and MLflow put contexts of their own in the
 place of the one that they found."""
 
@@ -189,31 +178,26 @@ def context_with(span: ServerSpan, base: Mapping[str, object], *, current: bool 
     """
     context = otel_context.Context(base)
     # A Context is a dict that refuses `[]=`; nobody has seen this one yet, so one copy of `base` is enough.
-    dict.__setitem__(context, _SERVER_SPAN, span)
+    dict.__setitem__(context, SERVER_SPAN_KEY, span)
     if current:
-        dict.__setitem__(context, _SPAN_KEY, span)
+        dict.__setitem__(context, CURRENT_SPAN_KEY, span)
     return context
-
-
-def span_in(context: Mapping[str, object]) -> Span | None:
-    """The span that is current in `context`."""
-    return context.get(_SPAN_KEY)  # type: ignore[return-value]
 
 
 def bind_request(span: ServerSpan) -> "Token[ServerSpan | None]":
     """Make `span` the request's also for code that replaces OpenTelemetry's context; undone by `unbind_request`."""
-    return _request_span.set(span)
+    return bound_request.set(span)
 
 
 def unbind_request(token: "Token[ServerSpan | None]") -> None:
     """Undo `bind_request`."""
-    _request_span.reset(token)
+    bound_request.reset(token)
 
 
 def current_server_span(context: Mapping[str, object] | None = None) -> ServerSpan | None:
     """The server span of the request that this context belongs to, also where another span is current."""
-    found = (otel_context.get_current() if context is None else context).get(_SERVER_SPAN)
-    return cast("ServerSpan | None", found) or _request_span.get()
+    found = (otel_context.get_current() if context is None else context).get(SERVER_SPAN_KEY)
+    return cast("ServerSpan | None", found) or bound_request.get()
 
 
 def annotate(**tags: object) -> None:
@@ -232,92 +216,12 @@ def annotate(**tags: object) -> None:
     span.tags.update({name: text_of(value) for name, value in tags.items()})
 
 
-class ChildSpan(ServerSpan):
-    """A span of the app made by `start_span`; becomes a row of `spans`, or an OTLP span, when it ends."""
-
-    def __init__(self, name: str, sink: SpanSink, ids: TraceIds, request_key: tuple[int, int] | None) -> None:
-        # Not the parent's constructor: a child always has its ids.
-        self.sink = sink
-        self.ids = ids
-        self.request_key = request_key
-        self.name = name
-        self.held_bytes = _SPAN_BYTES
-        self.start_ns = time.time_ns()
-        self.end_ns = 0
-
-    def update_name(self, name: str) -> None:
-        if not self.closed:
-            self.name = name
-
-    def set_attribute(self, key: str, value: AttributeValue) -> None:
-        if isinstance(value, str):
-            self.held_bytes += len(value)
-        super().set_attribute(key, value)
-
-    def set_inputs(self, inputs: object) -> None:
-        """What went in, as JSON (`input.value`). Serialised now, so that later changes do not show."""
-        self._set_json(_INPUT_KEYS, inputs)
-
-    def set_outputs(self, outputs: object) -> None:
-        """What came out, as JSON (`output.value`)."""
-        self._set_json(_OUTPUT_KEYS, outputs)
-
-    def _set_json(self, keys: tuple[str, str], value: object) -> None:
-        try:
-            text = orjson.dumps(value, default=_repr_of, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-        except (TypeError, ValueError):
-            self.set_attribute(f"infertap.withheld.{keys[0]}", "not serialisable")
-            return
-        self.set_attribute(keys[0], text.decode())
-        self.set_attribute(keys[1], "application/json")
-
-    def end(self, end_time: int | None = None) -> None:
-        if self.closed:
-            return
-        self.end_ns = end_time or time.time_ns()
-        self.closed = True
-        if self.resolve().trace_flags & 1:
-            self.sink.submit_span(self)
-
-    def raw(self) -> SpanRecord:
-        """The finished span, not redacted; for the worker."""
-        ids = self.resolve()
-        facts = self.facts() or SpanFacts(None, {}, (), (), None)
-        return SpanRecord(
-            trace_id=f"{ids.trace_id:032x}",
-            span_id=f"{ids.span_id:016x}",
-            parent_span_id=f"{ids.parent_span_id:016x}" if ids.parent_span_id else None,
-            name=self.name,
-            kind="INTERNAL",
-            start_ns=self.start_ns,
-            end_ns=self.end_ns,
-            trace_state=ids.trace_state,
-            trace_flags=ids.trace_flags,
-            attributes=facts.attributes,
-            events=[list(event) for event in facts.events],
-            links=[
-                [f"{trace_id:032x}", f"{span_id:016x}", flags, values]
-                for trace_id, span_id, flags, values in facts.links
-            ],
-            status=list(facts.status) if facts.status else None,
-            scope_name="infertap",
-            request_id=request_id(*self.request_key) if self.request_key is not None else None,
-        )
-
-
 def text_of(value: object) -> str:
     """`str(value)`; a placeholder where an object of the app cannot be printed."""
     try:
         return str(value)
     except Exception:
         return f"<{type(value).__qualname__} that cannot be printed>"
-
-
-def _repr_of(value: object) -> str:
-    try:
-        return repr(value)
-    except Exception:
-        return text_of(value)
 
 
 def exception_attributes(error: BaseException) -> dict[str, str]:
@@ -327,100 +231,3 @@ def exception_attributes(error: BaseException) -> dict[str, str]:
         "exception.message": text_of(error),
         "exception.stacktrace": "".join(traceback.format_exception(error)),
     }
-
-
-class _Discard:
-    """The sink of spans started outside a recorded request."""
-
-    def submit_span(self, span: PendingSpan) -> bool:  # noqa: ARG002 - part of the interface
-        return False
-
-
-_DISCARD = _Discard()
-
-
-_NO_IDS = TraceIds(0, 0, 0, 0, "")
-
-
-def _child_ids(parent: Span) -> TraceIds | None:
-    """The ids of a new child of `parent`; None where the parent is no valid span."""
-    if isinstance(parent, ServerSpan):
-        # One of ours: no need to make a SpanContext of it first.
-        ids = parent.resolve()
-        trace_id, parent_id, flags, state = ids.trace_id, ids.span_id, ids.trace_flags, ids.trace_state
-    else:
-        context = parent.get_span_context()
-        trace_id, parent_id, flags = context.trace_id, context.span_id, int(context.trace_flags)
-        state = context.trace_state.to_header() if context.trace_state else ""
-    if trace_id == 0 or parent_id == 0:
-        return None
-    parts = (trace_id, new_span_id(), parent_id, flags, state, False, 0)
-    return tuple.__new__(TraceIds, parts)
-
-
-class start_span:  # noqa: N801 - reads as the function it is used as
-    """A child span around a block or a function.
-
-    As a context manager it yields the span (`set_inputs`, `set_outputs`, `set_attribute`, all of OpenTelemetry's API);
-    as a decorator it wraps sync and async functions. The parent is whatever OpenTelemetry span is current, so spans of
-    other libraries nest on both sides. Outside a recorded request the block runs and nothing is recorded.
-    """
-
-    __slots__ = ("_attributes", "_name", "_span", "_token")
-
-    def __init__(self, name: str, *, attributes: Mapping[str, AttributeValue] | None = None) -> None:
-        self._name = name
-        self._attributes = attributes
-        self._span: ChildSpan | None = None
-        self._token: Token[otel_context.Context] | None = None
-
-    def __enter__(self) -> ChildSpan:
-        current = otel_context.get_current()
-        # What stands under these keys is known; a cast() would be a call on the event loop.
-        server: ServerSpan | None = current.get(_SERVER_SPAN) or _request_span.get()  # type: ignore[assignment]
-        parent: Span | None = current.get(_SPAN_KEY)  # type: ignore[assignment]
-        ids = _child_ids(parent) if parent is not None else None
-        if ids is None and server is not None:
-            # Somebody put a context without a span in the place of ours.
-            ids = _child_ids(server)
-        if server is None or ids is None:
-            span = ChildSpan(self._name, _DISCARD, _NO_IDS, (0, 0))
-        else:
-            span = ChildSpan(self._name, server.sink, ids, server.request_key)
-            context = otel_context.Context(current)
-            dict.__setitem__(context, _SPAN_KEY, span)
-            self._token = otel_context.attach(context)
-        if self._attributes:
-            span.set_attributes(self._attributes)
-        self._span = span
-        return span
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        span, token = self._span, self._token
-        if token is not None:
-            otel_context.detach(token)
-        if span is not None:
-            if isinstance(error, Exception):
-                span.record_exception(error)
-                span.set_status(StatusCode.ERROR, f"{type(error).__name__}: {text_of(error)}")
-            span.end()
-
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        name, attributes = self._name, self._attributes
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with start_span(name, attributes=attributes):
-                    return await cast("Callable[P, Awaitable[Any]]", function)(*args, **kwargs)
-
-            return cast("Callable[P, R]", run_async)
-
-        @functools.wraps(function)
-        def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            with start_span(name, attributes=attributes):
-                return function(*args, **kwargs)
-
-        return run

@@ -35,11 +35,6 @@ random_bits: Callable[[int], int] = _random.getrandbits
 """`random_bits(256)`: the bits that a request's ids are cut from. Not secret."""
 
 
-def new_span_id() -> int:
-    """A random span id, never 0."""
-    return random_bits(64) or 1
-
-
 STATE_KEY = "infertap"
 """The member of a tracestate that marks what happens inside a recorded request; its value is the id of our span."""
 _STATE_MEMBERS_MAX = 32

@@ -224,8 +224,8 @@ class Worker:
             # The span first: where it cannot be packed, there shall be no row either.
             packed = (Kind.SPAN, _packed(span.to_payload()))
             return [self._request_frame(record, item.start_ns, minutes), packed]
-        span = self._assembler.span(item.span if isinstance(item, Handed) else item)
-        return [(Kind.SPAN, _packed(span.to_payload()))]
+        finished = self._assembler.span(item.span if isinstance(item, Handed) else item)
+        return [] if finished is None else [(Kind.SPAN, _packed(finished.to_payload()))]
 
     def _request_frame(self, record: InferenceRecord, started_ns: int, minutes: list[int]) -> tuple[Kind, bytes]:
         record.sequence_no = self._sequence_no + 1

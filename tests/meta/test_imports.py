@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "choice": {"config", "errors", "otel_env", "targets"},
     "trace_context": {"record"},
     "trace": {"record", "trace_context"},
+    "child_span": {"record", "trace", "trace_context"},
     "capture": {"record", "trace"},
     "paths": set(),
     "cgroup": set(),

@@ -207,9 +207,10 @@ class Assembler:
         ]
         span.status = self._status(facts.status)
 
-    def span(self, pending: PendingSpan) -> SpanRecord:
-        """A finished span of the app, redacted."""
-        return self._redacted(pending.raw())
+    def span(self, pending: PendingSpan) -> SpanRecord | None:
+        """A finished span of the app, redacted; None where its trace is not sampled."""
+        record = pending.raw()
+        return None if record is None else self._redacted(record)
 
     def request_span(self, pending: PendingSpan) -> tuple[InferenceRecord, SpanRecord]:
         """A span of another process that stands for a request: its row, and the span itself.
@@ -218,8 +219,8 @@ class Assembler:
             ValueError: the span has no inputs and outputs.
         """
         record = pending.raw()
-        content = request_content(record)
-        if content is None:
+        content = None if record is None else request_content(record)
+        if record is None or content is None:
             raise ValueError("a span without inputs and outputs stands for no request")
         row = self._span_rows.row(record, content)
         record.request_id = span_request_id(record)

@@ -15,8 +15,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, Status, StatusCode, TraceFlags
 
 from infertap import annotate, start_span
+from infertap.child_span import ChildSpan
 from infertap.record import PendingSpan, TraceIds
-from infertap.trace import ChildSpan, ServerSpan, context_with, current_server_span, span_in
+from infertap.trace import CURRENT_SPAN_KEY, ServerSpan, context_with, current_server_span
 from infertap.trace_context import PureSampler
 
 _TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -69,7 +70,7 @@ def test_an_untouched_span_has_no_facts(server: ServerSpan) -> None:
     """Most requests never touch theirs."""
     server.get_span_context()
     assert server.is_recording()
-    assert server.facts() is None
+    assert not server.touched
 
 
 def test_every_method_of_the_api_is_kept(server: ServerSpan) -> None:
@@ -178,8 +179,8 @@ def test_the_context_keeps_what_it_was_built_on(sink: Sink) -> None:
     context = context_with(span, base)
     assert dict(base) == {"a": 1}
     assert context["a"] == 1
-    assert span_in(context) is span
-    assert span_in(context_with(span, base, current=False)) is None
+    assert context.get(CURRENT_SPAN_KEY) is span
+    assert context_with(span, base, current=False).get(CURRENT_SPAN_KEY) is None
     with pytest.raises(ValueError):
         context["b"] = 1
 
@@ -241,7 +242,7 @@ def test_a_child_span_nests_under_the_request(server: ServerSpan, sink: Sink) ->
     assert inner.resolve().parent_span_id == ids.span_id
     assert outer.request_key == (1_000, 5 << 64)
     assert outer.end_ns >= outer.start_ns > 0
-    assert outer.facts() is not None
+    assert outer.touched
     assert outer.attributes == {"k": 1}
 
 
@@ -284,7 +285,7 @@ def test_a_cancellation_is_no_error(server: ServerSpan, sink: Sink) -> None:
     for leave in (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
         with pytest.raises(leave), start_span("child"):
             raise leave
-    assert [span.facts() for span in sink.spans] == [None] * 3
+    assert [span.touched for span in sink.spans] == [False] * 3
 
 
 def test_the_decorator_wraps_functions(server: ServerSpan, sink: Sink) -> None:
@@ -357,7 +358,7 @@ def test_nothing_is_kept_of_a_child_that_has_ended(server: ServerSpan, sink: Sin
     child.set_inputs(1)
     child.update_name("late")
     child.set_status(StatusCode.ERROR)
-    assert (child.name, child.end_ns, child.facts()) == ("child", 7, None)
+    assert (child.name, child.end_ns, child.touched) == ("child", 7, False)
     assert sink.spans == [child]
 
 
@@ -388,3 +389,17 @@ def test_spans_of_the_sdk_nest_on_both_sides(server: ServerSpan, sink: Sink) -> 
     assert {first.context.trace_id, second.context.trace_id} == {_TRACE_ID}
     assert inner.resolve().parent_span_id == first.context.span_id
     provider.shutdown()
+
+
+def test_a_child_of_an_unsampled_trace_is_left_out_where_that_is_found(sink: Sink) -> None:
+    """Its ids are derived on the worker, so the event loop does not know yet."""
+    span = ServerSpan(sink, None, _TRACEPARENT[:-2] + b"00", 5 << 64, PureSampler(ratio=1, parent_based=True), 1_000)
+    token = otel_context.attach(context_with(span, otel_context.get_current()))
+    with start_span("child"):
+        pass
+    assert [child.raw() for child in sink.spans] == [None]
+    span.resolve()
+    with start_span("known"):
+        pass
+    otel_context.detach(token)
+    assert [child.raw() for child in sink.spans] == [None] * 2

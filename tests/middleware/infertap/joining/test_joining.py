@@ -10,9 +10,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
+from infertap.child_span import start_span
 from infertap.joining.joining import Joining, JoiningSettings
 from infertap.record import InferenceRecord, PendingSpan, ServerSpanFacts, TraceIds
-from infertap.trace import ServerSpan, annotate, current_server_span, start_span
+from infertap.trace import ServerSpan, annotate, current_server_span
 
 
 class Sink:
