@@ -73,7 +73,7 @@ class Assembler:
         response_headers = _decoded(exchange.response_headers)
         ids = exchange.trace or self._derive(exchange)
         record = self._facts(exchange, ids)
-        record.query = self._redactor.query(exchange.scope.query_string.decode("utf-8", "backslashreplace"))[0]
+        record.query = self._redactor.query(exchange.scope.query_string.decode("utf-8", "backslashreplace"))
         record.client_request_id = self._one(request_headers, "x-request-id")
         if self._settings.requester_header is not None:
             record.requester = self._one(request_headers, self._settings.requester_header.lower())

@@ -37,11 +37,8 @@ def decode(raw: bytes, media: MediaType, coding: str | None, *, bytes_max: int) 
     """
     if media.kind is Kind.BINARY:
         raise BinaryError(media.name)
-    for name in reversed([part.strip().lower() for part in (coding or "").split(",")]):
-        if name not in ("", "identity"):
-            if len(raw) > bytes_max + (bytes_max >> 3) + 1024:
-                raise TooLargeError(len(raw))  # no coding makes a body that much larger
-            raw = _decompress(name, raw, bytes_max)
+    if coding is not None:
+        raw = _without_codings(raw, coding, bytes_max)
     if len(raw) > bytes_max:
         raise TooLargeError(len(raw))
     if media.kind is Kind.MULTIPART:
@@ -55,6 +52,15 @@ def decode(raw: bytes, media: MediaType, coding: str | None, *, bytes_max: int) 
         if media.kind is Kind.UNKNOWN:
             raise BinaryError("no content type, and not UTF-8") from error
         raise UndecodableError("not of its charset") from error
+
+
+def _without_codings(raw: bytes, header: str, bytes_max: int) -> bytes:
+    for name in reversed([part.strip().lower() for part in header.split(",")]):
+        if name not in ("", "identity"):
+            if len(raw) > bytes_max + (bytes_max >> 3) + 1024:
+                raise TooLargeError(len(raw))  # no coding makes a body that much larger
+            raw = _decompress(name, raw, bytes_max)
+    return raw
 
 
 def _text_codec(charset: str | None) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 _PARAMETER = re.compile(r';\s*([^=;\s]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\s]*)')
@@ -13,6 +14,8 @@ _TEXT_TYPES = frozenset(
 )  # fmt: skip
 _NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines",
                            "application/json-lines", "application/jsonlines", "application/json-seq"})  # fmt: skip
+_REMEMBERED_MAX = 256
+_REMEMBERED_CHARACTERS_MAX = 256
 
 
 class Kind(Enum):
@@ -34,26 +37,8 @@ class MediaType(NamedTuple):
     name: str | None
     charset: str | None
     boundary: str | None
-
-    @property
-    def kind(self) -> Kind:
-        """How a body of this type is read; without a type it is UNKNOWN until its bytes are looked at."""
-        name = self.name
-        if name is None:
-            return Kind.UNKNOWN
-        if name == "application/json" or name.endswith("+json"):
-            return Kind.JSON
-        if name == "text/event-stream":
-            return Kind.EVENT_STREAM
-        if name in _NDJSON_TYPES:
-            return Kind.NDJSON
-        if name == "application/x-www-form-urlencoded":
-            return Kind.FORM
-        if name == "multipart/form-data":
-            return Kind.MULTIPART
-        if name.startswith("text/") or name in _TEXT_TYPES or name.endswith("+xml"):
-            return Kind.TEXT
-        return Kind.BINARY
+    kind: Kind
+    """How a body of this type is read; without a type it is UNKNOWN until its bytes are looked at."""
 
     @property
     def streams(self) -> bool:
@@ -63,7 +48,34 @@ class MediaType(NamedTuple):
 
 def parse_media_type(header: str | None) -> MediaType:
     """Take a `Content-Type` value apart; a malformed one loses its parameters, not its name."""
-    if header is None or not header.strip():
-        return MediaType(None, None, None)
+    if header is None:
+        return _NONE
+    return _parsed(header) if len(header) <= _REMEMBERED_CHARACTERS_MAX else _parsed.__wrapped__(header)
+
+
+_NONE = MediaType(None, None, None, Kind.UNKNOWN)
+
+
+@lru_cache(_REMEMBERED_MAX)
+def _parsed(header: str) -> MediaType:
+    if not header.strip():
+        return _NONE
+    name = header.partition(";")[0].strip().lower()
     parameters = {name.lower(): value.strip('"') for name, value in _PARAMETER.findall(header)}
-    return MediaType(header.partition(";")[0].strip().lower(), parameters.get("charset"), parameters.get("boundary"))
+    return MediaType(name, parameters.get("charset"), parameters.get("boundary"), _kind_of(name))
+
+
+def _kind_of(name: str) -> Kind:
+    if name == "application/json" or name.endswith("+json"):
+        return Kind.JSON
+    if name == "text/event-stream":
+        return Kind.EVENT_STREAM
+    if name in _NDJSON_TYPES:
+        return Kind.NDJSON
+    if name == "application/x-www-form-urlencoded":
+        return Kind.FORM
+    if name == "multipart/form-data":
+        return Kind.MULTIPART
+    if name.startswith("text/") or name in _TEXT_TYPES or name.endswith("+xml"):
+        return Kind.TEXT
+    return Kind.BINARY

@@ -7,7 +7,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote_plus
 
 import orjson
@@ -17,26 +17,31 @@ from infertap.processors.multipart import redact_multipart
 from infertap.processors.named_values import redact_named_values
 from infertap.processors.secret_names import MARK, SecretNames, redact_text
 
+K = TypeVar("K")
+
 _KEY_WITH_SPACE = re.compile(r'"\s+:')
 _COMPACT_CHARACTERS_MAX = 64 << 10
 _URL_HEADERS = frozenset({"content-location", "location", "origin", "referer"})
-_FIELDS_REMEMBERED_MAX = 4096
-_FIELD_CHARACTERS_MAX = 256
+_REMEMBERED_MAX = 4096
+_REMEMBERED_CHARACTERS_MAX = 256
 _LONG_INTEGER = re.compile(r"\d{19}")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _BLANK = " \t\r\n\ufeff"
+_MAY_BEGIN_JSON = frozenset("{[" + _BLANK)
+_CONTENT = frozenset({str, dict, list})
 _NESTED_DEPTH_MAX = 4
 """JSON inside a JSON string (tool-call arguments) is opened this often; what is deeper is redacted as text."""
 
 
 class Redactor:
-    """Redacts texts by the given names. One per worker thread; remembers short header values, in memory."""
+    """Redacts texts by the given names. One per worker thread; remembers short headers and queries, in memory."""
 
-    __slots__ = ("_fields", "_names")
+    __slots__ = ("_fields", "_names", "_queries")
 
     def __init__(self, names: SecretNames) -> None:
         self._names = names
         self._fields: dict[tuple[str, str], str] = {}
+        self._queries: dict[str, str] = {}
 
     def body(self, text: str, kind: Kind, *, boundary: str | None = None) -> tuple[str, int]:
         """The redacted text and the number of redacted values.
@@ -52,7 +57,7 @@ class Redactor:
         if kind is Kind.NDJSON:
             return self._lines(text)
         if kind is Kind.FORM:
-            return self.query(text)
+            return self.form(text)
         if kind is Kind.MULTIPART:
             return redact_multipart(text, boundary, self._names, self._value)
         return self._any(text)
@@ -98,25 +103,30 @@ class Redactor:
         redacted = keys = 0
         rewritten = False
         secret = self._names.in_json
-        stack: list[Any] = [root]
-        while stack:
-            node = stack.pop()
+        # A list that is appended to while it is walked: no recursion, and no order to keep.
+        nodes: list[Any] = [root]
+        for node in nodes:
             if type(node) is dict:
                 keys += len(node)
+                for key in node:
+                    if secret(key) and not _harmless(key, node[key], node):
+                        node[key] = MARK
+                        redacted += 1
                 items: Iterable[tuple[Any, Any]] = node.items()
+            elif _CONTENT.isdisjoint(map(type, node)):
+                continue  # an embedding, a row of features: numbers only
             else:
                 items = enumerate(node)
             for key, value in items:
-                if type(key) is str and secret(key) and not _harmless(key, value, node):
-                    node[key] = MARK
-                    redacted += 1
-                elif type(value) is dict or type(value) is list:
-                    stack.append(value)
-                elif type(value) is str and _looks_like_json(value):
-                    shown, hits = self._nested(value, depth)
-                    redacted += hits
-                    rewritten = rewritten or shown != value
-                    node[key] = shown
+                kind = type(value)
+                if kind is str:
+                    if value[:1] in _MAY_BEGIN_JSON and _looks_like_json(value):
+                        shown, hits = self._nested(value, depth)
+                        redacted += hits
+                        rewritten = rewritten or shown != value
+                        node[key] = shown
+                elif kind is dict or kind is list:
+                    nodes.append(value)
         return redacted, -1 if rewritten else keys
 
     def _nested(self, text: str, depth: int) -> tuple[str, int]:
@@ -193,8 +203,18 @@ class Redactor:
         shown[first:first] = [f"data: {line}" for line in kept.split("\n")]
         return shown, count + hits
 
-    def query(self, text: str) -> tuple[str, int]:
-        """A query string or a form: `name=value` pairs joined by `&`."""
+    def query(self, text: str) -> str:
+        """A URL's query string. Answers are remembered, because queries repeat themselves."""
+        if not text:
+            return text
+        shown = self._queries.get(text)
+        if shown is None:
+            shown = self.form(text)[0]
+            _remember(self._queries, text, shown, characters=len(text))
+        return shown
+
+    def form(self, text: str) -> tuple[str, int]:
+        """`name=value` pairs joined by `&`."""
         count = 0
         pairs = text.split("&")
         for index, pair in enumerate(pairs):
@@ -218,19 +238,16 @@ class Redactor:
         """A URL in a header: its user information and its query."""
         head, mark, query = text.partition("?")
         head = redact_text(head)[0]
-        return f"{head}{mark}{self.query(query)[0]}" if mark else head
+        return f"{head}{mark}{self.query(query)}" if mark else head
 
     def field(self, name: str, value: str) -> str:
         """A header's value, by the header's name. Answers are remembered, because headers repeat themselves."""
-        if self._names.in_fields(name):
-            return MARK
         shown = self._fields.get((name, value))
         if shown is None:
+            if self._names.in_fields(name):
+                return MARK
             shown = self.url(value) if name in _URL_HEADERS else redact_text(value)[0]
-            if len(self._fields) >= _FIELDS_REMEMBERED_MAX:
-                self._fields.clear()
-            if len(value) <= _FIELD_CHARACTERS_MAX:
-                self._fields[name, value] = shown
+            _remember(self._fields, (name, value), shown, characters=len(value))
         return shown
 
     def attribute(self, name: str, value: Any) -> tuple[Any, int]:
@@ -246,6 +263,13 @@ class Redactor:
             by_name = {key: self.attribute(key, item) for key, item in value.items()}
             return {key: item for key, (item, _) in by_name.items()}, sum(hits for _, hits in by_name.values())
         return value, 0
+
+
+def _remember(answers: dict[K, str], question: K, answer: str, *, characters: int) -> None:
+    if len(answers) >= _REMEMBERED_MAX:
+        answers.clear()
+    if characters <= _REMEMBERED_CHARACTERS_MAX:
+        answers[question] = answer
 
 
 def _harmless(key: str, value: Any, node: dict[str, Any]) -> bool:

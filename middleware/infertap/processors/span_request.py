@@ -48,7 +48,7 @@ def fill_address(record: InferenceRecord, attributes: Mapping[str, Any], redacto
     record.method = redact_text(str(method))[0] if method else ""
     record.path = redactor.field("", str(attributes.get("url.path") or old_path))
     query = attributes.get("url.query") or old_query
-    record.query = redactor.query(str(query))[0] if query else None
+    record.query = redactor.query(str(query)) if query else None
 
 
 def fill_infertap_facts(record: InferenceRecord, attributes: Mapping[str, Any], redactor: Redactor) -> None:

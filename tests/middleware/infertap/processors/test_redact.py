@@ -149,7 +149,7 @@ def test_a_value_nested_too_deeply_goes_alone(redactor: Redactor) -> None:
     bomb = "[" * 200_000 + "]" * 200_000
     shown, hits = _json(redactor, json.dumps({"a": 1, "b": bomb}))
     assert (json.loads(shown), hits) == ({"a": 1, "b": MARK}, 1)
-    assert redactor.query(f"a=1&b={bomb}") == (f"a=1&b={MARK}", 1)
+    assert redactor.form(f"a=1&b={bomb}") == (f"a=1&b={MARK}", 1)
     assert redactor.attribute("b", bomb) == (MARK, 1)
     assert MARK in redactor.url(f"https://h/x?b={bomb}")
 
@@ -246,7 +246,7 @@ def test_no_event_hides_a_secret(redactor: Redactor, stream: str) -> None:
 def test_queries_and_forms(redactor: Redactor, text: str, shown: str) -> None:
     """By the decoded name, then by what the value holds; the rest keeps its encoding."""
     text = text.replace("S", _SECRET)
-    assert redactor.query(text)[0] == redactor.body(text, Kind.FORM)[0] == shown
+    assert redactor.query(text) == redactor.form(text)[0] == redactor.body(text, Kind.FORM)[0] == shown
 
 
 @pytest.mark.parametrize(
