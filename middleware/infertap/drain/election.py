@@ -30,8 +30,8 @@ from infertap.spool.slot import Slot
 TICK_S = 1.0
 """How often an owner calls `tick`."""
 
-_FIRST_WORD_S = 10.0
-"""A child that has not said a word by then hangs; it is killed."""
+_FIRST_WORD_S = 60.0
+"""A child that has not said a word by then hangs; it is killed. A container with a tenth of a core needs some ten."""
 
 
 _log = logging.getLogger("infertap.drainer")
@@ -243,7 +243,7 @@ class DrainerElection:
         elif not child.heard and state.nonce == child.nonce and self._clock.monotonic_s() >= child.silent_until_s:
             child.process.kill()
             self._in_thread = True
-            self._tell("the drainer process said nothing for 10 s and was ended; draining in a thread")
+            self._tell(f"the drainer process said nothing for {_FIRST_WORD_S:g} s and was ended; draining in a thread")
 
     def _compare(self, state: DrainerState) -> None:
         """Somebody drains. With our settings? The newest living owner's win."""
