@@ -84,12 +84,19 @@ def wait_until_ready(child: Child, url: str) -> None:
     raise DemoError(f"the {child.name} did not answer {url} within {READY_S_MAX:g} s")
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port of 127.0.0.1 for a child to listen on; on Linux, the system gives it to nobody else meanwhile.
+
+    Elsewhere a second socket cannot be bound to it, so there it is only free at this moment.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        if sys.platform != "linux":
+            holder.close()
+        yield port
 
 
 def _environment() -> dict[str, str]:

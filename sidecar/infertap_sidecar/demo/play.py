@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from infertap.targets import TableTarget
-from infertap_sidecar.demo.children import POLL_S, Child, DemoError, free_port, running, wait_until_ready
+from infertap_sidecar.demo.children import POLL_S, Child, DemoError, reserved_port, running, wait_until_ready
 from infertap_sidecar.demo.clients import Answered, Clients, Planned, plan
 from infertap_sidecar.demo.findings import Run
 from infertap_sidecar.demo.screen import make_console, make_progress, show_commands, show_findings
@@ -82,9 +82,9 @@ class Play:
     def _set_up(self, stack: ExitStack) -> Stage:
         """Starts both servers; the stack stops the sidecar first."""
         log_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="infertap-demo-")))
-        model_port = free_port()
-        listen = f"127.0.0.1:{self.port or free_port()}"
-        admin = f"127.0.0.1:{self.admin_port or free_port()}"
+        model_port = stack.enter_context(reserved_port())
+        listen = f"127.0.0.1:{self.port or stack.enter_context(reserved_port())}"
+        admin = f"127.0.0.1:{self.admin_port or stack.enter_context(reserved_port())}"
         model_url = f"http://127.0.0.1:{model_port}"
         uvicorn = ["uvicorn", "--factory", MODEL_SERVER, "--port", str(model_port)]
         serve = [

@@ -6,26 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from infertap_sidecar.demo.children import DemoError, free_port, running, wait_until_ready
+from infertap_sidecar.demo.children import DemoError, reserved_port, running, wait_until_ready
 
 
 def test_a_child_is_waited_for_and_stopped(tmp_path: Path) -> None:
     """It answers inside the block, and has ended after it."""
-    port = free_port()
-    command = ["http.server", "--bind", "127.0.0.1", "--directory", str(tmp_path), str(port)]
-    with running("web server", command, log_dir=tmp_path) as child:
-        wait_until_ready(child, f"http://127.0.0.1:{port}/")
-        child.check()
+    with reserved_port() as port:
+        command = ["http.server", "--bind", "127.0.0.1", "--directory", str(tmp_path), str(port)]
+        with running("web server", command, log_dir=tmp_path) as child:
+            wait_until_ready(child, f"http://127.0.0.1:{port}/")
+            child.check()
     assert child.process.returncode is not None
 
 
 def test_a_child_that_ends_too_soon_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     """Nobody has to look for a log."""
     with (
+        reserved_port() as port,
         running("broken server", ["module_that_is_not_there"], log_dir=tmp_path) as child,
         pytest.raises(DemoError, match=r"the broken server ended with exit code 1:\n.*module_that_is_not_there"),
     ):
-        wait_until_ready(child, f"http://127.0.0.1:{free_port()}/")
+        wait_until_ready(child, f"http://127.0.0.1:{port}/")
 
 
 def test_settings_of_a_real_deployment_stay_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
