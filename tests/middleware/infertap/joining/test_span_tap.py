@@ -1,6 +1,7 @@
 """The processor on somebody's provider: which spans it takes, whose they are, and when it takes none."""
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
@@ -60,9 +61,24 @@ def in_request(sink: Sink) -> otel_context.Context:
     return context_with(span, otel_context.Context())
 
 
-def exporting() -> BatchSpanProcessor:
-    """A processor that would export over OTLP; its thread finds nothing to send."""
-    return BatchSpanProcessor(OTLPSpanExporter(endpoint="http://127.0.0.1:9/v1/traces"))
+class NowhereExporter(OTLPSpanExporter):
+    """Known as an OTLP exporter, and sends nothing: its thread would go on trying beside the tests that follow."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
+
+
+@pytest.fixture
+def exporting() -> Iterator[Callable[[], BatchSpanProcessor]]:
+    """Makes processors that would export over OTLP; their threads end with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make() -> BatchSpanProcessor:
+            processor = BatchSpanProcessor(NowhereExporter())
+            stack.callback(processor.shutdown)
+            return processor
+
+        yield make
 
 
 def test_a_span_in_a_request_is_taken_whole(sink: Sink, provider: TracerProvider) -> None:
@@ -120,7 +136,12 @@ def test_spans_that_are_not_sampled_are_not_taken(sink: Sink) -> None:
 @pytest.mark.parametrize(("destination", "taken"), [("table", [None]), ("otlp", []), ("both", [True])])
 @pytest.mark.parametrize("later", [False, True])
 def test_what_is_exported_by_others_goes_to_the_table_only(
-    sink: Sink, provider: TracerProvider, destination: str, taken: list[bool | None], later: bool
+    sink: Sink,
+    provider: TracerProvider,
+    destination: str,
+    taken: list[bool | None],
+    later: bool,
+    exporting: Callable[[], BatchSpanProcessor],
 ) -> None:
     """An OTLP exporter on the provider, there before us or added later, keeps its spans out of our OTLP."""
     if not later:
