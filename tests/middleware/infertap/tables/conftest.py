@@ -63,10 +63,12 @@ def open_writer(target: TableTarget) -> Callable[[TableSchema], DeltaWriter]:
 def make_rows() -> RowFactory:
     """Makes rows of `inference` for one segment; keywords are columns."""
 
+    # One moment for a whole test: at midnight, the rows of one test would be in two partitions.
+    now_us = time.time_ns() // 1000
+
     def make_rows(count: int, *, spool_id: str = "a1", segment_no: int = 1, **columns: Any) -> list[Row]:
-        header = {"started_ns": time.time_ns(), "service_name": "scorer", "instance": "i-1", "schema_version": 1}
+        header = {"started_ns": now_us * 1000, "service_name": "scorer", "instance": "i-1", "schema_version": 1}
         head = SegmentHead.of(spool_id, segment_no, {**header, "resource": {"service.name": "scorer"}})
-        now_us = time.time_ns() // 1000
         records = [
             InferenceRecord(
                 request_id=f"{spool_id}-{segment_no}-{n}", request_time=now_us + n, sequence_no=n, **columns

@@ -116,7 +116,7 @@ def test_four_racing_processes_write_each_segment_once(target: TableTarget, chdb
     """All four try to write the same twelve segments, the making of the table included."""
     racers = [subprocess.Popen([sys.executable, "-c", RACER, target.uri]) for _ in range(4)]
 
-    assert [racer.wait(timeout=120) for racer in racers] == [0, 0, 0, 0]
+    assert [racer.wait(timeout=300) for racer in racers] == [0, 0, 0, 0]
     assert Counter(_ids(chdb_rows)) == {f"{number:02}": 1 for number in range(1, 13)}
 
 
@@ -244,6 +244,6 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 def test_a_panic_of_the_rust_library_is_an_error_of_ours(target: TableTarget) -> None:
     """A handle that is used after a fork panics with a BaseException, which becomes a RetryableError."""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", PANIC, target.uri], capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", PANIC, target.uri], capture_output=True, timeout=300)
 
     assert done.returncode == 42, done.stderr
