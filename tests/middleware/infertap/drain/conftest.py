@@ -28,6 +28,8 @@ from infertap.spool.writer import SpoolWriter
 from infertap.targets import OtlpTarget, TableTarget, Targets
 
 _HERE = Path(__file__).parent
+DEADLINE_S = 120.0
+"""Longer than the minute that a drainer may wait after others have died."""
 RUNNER = (sys.executable, "-P", str(_HERE / "sqlite_destination.py"))
 
 
@@ -43,7 +45,7 @@ class Owner:
         )
         self.slot: str = self._read()["slot"]
 
-    def tell(self, deadline_s: float = 20.0, **order: Any) -> dict[str, Any]:
+    def tell(self, deadline_s: float = DEADLINE_S, **order: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(order).encode() + b"\n")
         self.process.stdin.flush()
@@ -60,7 +62,7 @@ class Owner:
             assert pipe is not None
             pipe.close()
 
-    def _read(self, deadline_s: float = 20.0) -> dict[str, Any]:
+    def _read(self, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], deadline_s)
         assert ready, "the owner does not answer"
@@ -184,10 +186,10 @@ class Bench:
             owner.close()
         self.folder.ring()
         # Without owners every drainer leaves by itself; what hangs is a failure of the test, not a leftover.
-        wait_for(self.is_drained_by_nobody, 20.0)
+        wait_for(self.is_drained_by_nobody)
 
 
-def wait_for(condition: Callable[[], Any], deadline_s: float = 15.0) -> Any:
+def wait_for(condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
     """Polls until the condition is true and returns its value."""
     end_s = time.monotonic() + deadline_s
     while True:

@@ -84,7 +84,7 @@ class SqliteDestination:
     def _misbehave(self) -> None:
         control = self._control()
         if "wait_for" in control:
-            deadline_s = time.monotonic() + 30
+            deadline_s = time.monotonic() + 120
             while not Path(control["wait_for"]).exists() and time.monotonic() < deadline_s:
                 time.sleep(0.01)
         if "fail" in control:

@@ -20,7 +20,7 @@ def test_the_row_that_aborts_the_drainer_is_parked(bench: Any, wait_for: WaitFor
     owner.tell(rows=["a", "b", "poison", "c"], minute=3)
     wait_for(lambda: bench.state().failures >= 1)
     owner.tell(rows=["d"])
-    wait_for(lambda: bench.rows() == ["a", "b", "c", "d"], 60.0)
+    wait_for(lambda: bench.rows() == ["a", "b", "c", "d"], 240.0)
     (parked,) = bench.folder.parked_dir.glob("*.jsonl")
     assert json.loads(parked.read_text())["row"]["request_id"] == "poison"
     wait_for(lambda: bench.lost("parked") == {"3|table": 1})
@@ -34,8 +34,9 @@ def test_random_kills_lose_and_double_nothing(bench: Any, wait_for: WaitFor) -> 
     acknowledged: set[str] = set()
     owners = [bench.owner(tick_s=0.05) for _ in range(3)]
     kills = 0
-    end_s = time.monotonic() + 20
-    while time.monotonic() < end_s:
+    start_s = time.monotonic()
+    # On a busy machine a drainer may hardly begin to run in twenty seconds.
+    while time.monotonic() < start_s + (20 if kills > 3 else 180):
         index = rng.randrange(len(owners))
         ids = [f"{len(acknowledged) + number:06}" for number in range(20)]
         owners[index].tell(rows=ids)
@@ -50,7 +51,7 @@ def test_random_kills_lose_and_double_nothing(bench: Any, wait_for: WaitFor) -> 
                 kills += 1
             except ProcessLookupError:
                 continue
-    wait_for(lambda: set(bench.rows()) >= acknowledged, 90.0)
+    wait_for(lambda: set(bench.rows()) >= acknowledged, 240.0)
     assert kills > 3
     rows = bench.rows()
     assert len(rows) == len(set(rows)) == len(acknowledged)

@@ -1,5 +1,6 @@
 """Owners and drainers as real processes: who starts one, when, and what happens when it dies."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -34,7 +35,7 @@ def test_a_stop_waits_until_its_rows_are_delivered(bench: Any, wait_for: WaitFor
     owner.tell(rows=["a"])
     wait_for(lambda: bench.rows() == ["a"])
     owner.tell(rows=["b"])
-    assert owner.tell(stop=10.0) == {"left": 0}
+    assert owner.tell(stop=100.0) == {"left": 0}
     assert bench.rows() == ["a", "b"]
     wait_for(bench.is_drained_by_nobody)
     assert bench.state().phase == "ended"
@@ -70,9 +71,11 @@ def test_owners_share_the_wait_after_crashes(bench: Any, wait_for: WaitFor) -> N
     bench.control(process={"die_at": "import"})
     for _ in range(4):
         bench.owner(tick_s=0.05)
-    failures = wait_for(lambda: bench.state().failures >= 2 and bench.state().failures)
-    # One more may have been started since the look; four owners without a shared wait would have started dozens.
-    assert bench.spawns() in (failures, failures + 1)
+    wait_for(lambda: bench.state().failures >= 2)
+    before = bench.state().failures
+    spawns = bench.spawns()
+    # One more may have been started than died; four owners without a shared wait would have started dozens.
+    assert before <= spawns <= bench.state().failures + 1
 
 
 def test_corrected_settings_take_over(bench: Any, wait_for: WaitFor) -> None:
@@ -111,8 +114,9 @@ def test_the_error_that_is_published_holds_no_credential(bench: Any, wait_for: W
     wait_for(lambda: "table" in bench.state().destinations and bench.state().destinations["table"].last_error)
     assert "401" in bench.state().destinations["table"].last_error
     for path in bench.folder.path.rglob("*"):
-        if path.is_file():
-            assert b"very-secret" not in path.read_bytes(), path
+        # Owner and drainer go on working: what is replaced meanwhile was looked at, or will be.
+        with contextlib.suppress(FileNotFoundError):
+            assert not path.is_file() or b"very-secret" not in path.read_bytes(), path
 
 
 def test_a_stop_in_a_terminal_does_not_wait_for_a_dead_destination(bench: Any, wait_for: WaitFor) -> None:
@@ -186,7 +190,7 @@ def test_a_terminated_drainer_delivers_first(bench: Any, wait_for: WaitFor) -> N
     pid = wait_for(lambda: bench.state().phase == "running" and bench.state().pid)
     os.kill(pid, signal.SIGTERM)
     owner.tell(rows=["a"])
-    assert owner.tell(stop=10.0) == {"left": 0}
+    assert owner.tell(stop=100.0) == {"left": 0}
     assert bench.rows() == ["a"]
     assert bench.spawns() == 1
     wait_for(lambda: not _lives(pid))
@@ -196,7 +200,7 @@ def test_the_drainer_holds_none_of_the_apps_pipes(bench: Any, wait_for: WaitFor)
     """Who reads the app's output to its end does not wait for the drainer, which is still there."""
     owner = bench.owner(bench.settings(linger_s=60.0))
     owner.tell(rows=["a"])
-    assert owner.tell(stop=10.0) == {"left": 0}
+    assert owner.tell(stop=100.0) == {"left": 0}
     assert owner.process.stdout is not None
     assert owner.process.stdout.read() == b""
     assert not bench.is_drained_by_nobody()
@@ -259,5 +263,5 @@ def test_an_external_owner_starts_nothing(bench: Any) -> None:
 def _lives(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False

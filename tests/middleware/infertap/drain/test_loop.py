@@ -195,7 +195,7 @@ def test_a_flush_request_is_answered_after_delivery(bench: Any, wait_for: WaitFo
     wait_for(lambda: bench.rows() == ["a"])
     wait_for(lambda: not (slot_dir / "flush").exists() and not (slot_dir / "flush_failed").exists())
     writer.close()
-    thread.join(10)
+    thread.join(100)
 
 
 def test_a_long_life_forgives_earlier_deaths(bench: Any) -> None:
@@ -238,7 +238,7 @@ def test_a_second_stop_leaves_at_once(bench: Any, wait_for: WaitFor) -> None:
     wait_for(lambda: bench.state().phase == "running")
     assert thread.is_alive()
     bench.stop.request()
-    thread.join(10)
+    thread.join(100)
     assert ends == [End.STOPPED]
     writer.close()
 
@@ -247,7 +247,7 @@ def test_rows_that_break_the_destination_are_parked_alone(bench: Any) -> None:
     """An unexpected exception is traced to its row by rehearsals; the row is parked and counted, the rest arrives."""
     bench.control(table={"raise_on": "bad"})
     bench.spool(["b", "bad", "c"], ["d"], minute=5).close()
-    settings = bench.settings(drain_s=20.0)
+    settings = bench.settings(drain_s=100.0)
     assert bench.drainer(settings, poison=PoisonSearch(_runner(bench), settings)).run() is End.IDLE
     assert bench.rows() == ["b", "c", "d"]
     (parked,) = bench.folder.parked_dir.iterdir()
@@ -260,7 +260,7 @@ def test_segments_that_are_refused_for_ever_are_parked_alone(bench: Any) -> None
     """A destination that refuses a batch and cannot say why gets halves, until what is refused stands alone."""
     bench.control(table={"refuse_on": "bad"})
     bench.spool(["a"], ["bad", "b"], ["c"]).close()
-    assert bench.drainer(bench.settings(drain_s=20.0)).run() is End.IDLE
+    assert bench.drainer(bench.settings(drain_s=100.0)).run() is End.IDLE
     assert bench.rows() == ["a", "c"]
     (parked,) = bench.folder.parked_dir.iterdir()
     assert [json.loads(line)["row"]["request_id"] for line in parked.read_text().splitlines()] == ["bad", "b"]
@@ -281,12 +281,12 @@ def test_a_destination_that_comes_back_is_served(bench: Any, wait_for: WaitFor) 
     """A destination that comes back is served by the same drainer, within its own back-off."""
     bench.control(table={"fail": "not now"})
     bench.spool(["a"]).close()
-    drainer = bench.drainer(bench.settings(drain_s=30.0))
+    drainer = bench.drainer(bench.settings(drain_s=100.0))
     thread = threading.Thread(target=drainer.run)
     thread.start()
     wait_for(lambda: "table" in bench.state().destinations and bench.state().destinations["table"].last_error)
     bench.control()
-    thread.join(20)
+    thread.join(100)
     assert not thread.is_alive()
     assert bench.rows() == ["a"]
 

@@ -68,7 +68,7 @@ def test_a_frozen_app_has_no_interpreter(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_start_that_was_cut_short_ends_quietly(bench: Any, order: str) -> None:
     """The spawner died while it wrote: no drainer, no lock, no traceback, and exit code 0."""
     ended = subprocess.run(
-        [*MODULE, str(bench.folder.path)], input=order.encode(), capture_output=True, timeout=30, check=False
+        [*MODULE, str(bench.folder.path)], input=order.encode(), capture_output=True, timeout=120, check=False
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
     assert bench.is_drained_by_nobody()
@@ -77,7 +77,7 @@ def test_a_start_that_was_cut_short_ends_quietly(bench: Any, order: str) -> None
 def test_a_module_in_the_working_directory_shadows_nothing(bench: Any, tmp_path: Path) -> None:
     """An app beside a file called `queue.py` still gets a drainer."""
     (tmp_path / "queue.py").write_text("raise RuntimeError('the app has its own queue')")
-    ended = subprocess.run([*MODULE, str(bench.folder.path)], cwd=tmp_path, input=b"", capture_output=True, timeout=30)
+    ended = subprocess.run([*MODULE, str(bench.folder.path)], cwd=tmp_path, input=b"", capture_output=True, timeout=120)
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
@@ -113,7 +113,8 @@ def test_it_gives_way_to_the_app(bench: Any, wait_for: Callable[..., Any]) -> No
     fields = (proc / "stat").read_text().rpartition(")")[2].split()
     assert int(fields[16]) == min(19, os.nice(0) + 10)
     assert int(fields[3]) == pid
-    assert (proc / "oom_score_adj").read_text().strip() == "500"
+    # A pod that asked for no memory begins at 1000, below which only root may go.
+    assert int((proc / "oom_score_adj").read_text()) >= 500
     assert owner.slot not in {target.name for target in _open_files(proc)}
     assert bench.folder.drainer_lock in _open_files(proc)
     assert (proc / "cmdline").read_bytes().split(b"\0")[-2] == str(bench.folder.path).encode()
@@ -126,7 +127,7 @@ def test_the_owners_side_is_light() -> None:
         "heavy = ('deltalake', 'arro3', 'grpc', 'google.protobuf', 'opentelemetry.exporter')\n"
         "sys.exit(str([name for name in sys.modules if name.startswith(heavy)] or ''))"
     )
-    ended = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=120)
     assert ended.stderr.strip() == ""
 
 
