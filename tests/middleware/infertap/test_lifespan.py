@@ -37,7 +37,7 @@ class Server:
         if not self.given:
             self.given.append("lifespan.startup")
         else:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await self._answered.wait()
             self.given.append("lifespan.shutdown")
         return {"type": self.given[-1]}

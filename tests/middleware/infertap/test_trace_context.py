@@ -181,7 +181,7 @@ def test_a_forked_child_draws_other_bits() -> None:
         "    os.wait()\n"
         "print(random_bits(256))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert len(set(done.stdout.split())) == 3
 
 
@@ -328,7 +328,7 @@ def _python(program: str, **variables: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=120,
         env={**os.environ, **variables},
     )
     return done.stdout.strip()

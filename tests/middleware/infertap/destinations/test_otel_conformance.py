@@ -117,8 +117,9 @@ def test_timeout(otlp_receiver: Any, deliver: Deliver, form: str, of: Any) -> No
     """Seconds, for one request: a receiver that never answers ends it (the test itself would wait ten minutes)."""
     otlp_receiver.behave(hang=True)
     with pytest.raises(RetryableError):
-        deliver({"OTEL_EXPORTER_OTLP_TIMEOUT": "600", **of(otlp_receiver), f"{form}TIMEOUT": "0.5"})
-    assert len(otlp_receiver.requests) == 1
+        deliver({"OTEL_EXPORTER_OTLP_TIMEOUT": "600", **of(otlp_receiver), f"{form}TIMEOUT": "1"})
+    # None where a busy machine took longer to connect than the timeout.
+    assert len(otlp_receiver.requests) <= 1
 
 
 def test_compression(otlp_receiver: Any, deliver: Deliver, form: str) -> None:

@@ -14,12 +14,12 @@ from infertap.targets import OtlpTarget
 
 def http_target(port: int, path: str = "/v1/traces", scheme: str = "http", **changes: Any) -> OtlpTarget:
     """http/protobuf at a port of this machine."""
-    return OtlpTarget(f"{scheme}://127.0.0.1:{port}{path}", "http/protobuf", timeout_s=10, **changes)
+    return OtlpTarget(f"{scheme}://127.0.0.1:{port}{path}", "http/protobuf", timeout_s=60, **changes)
 
 
 def grpc_target(port: int, scheme: str = "http://", **changes: Any) -> OtlpTarget:
     """grpc at a port of this machine."""
-    return OtlpTarget(f"{scheme}127.0.0.1:{port}", "grpc", timeout_s=10, **changes)
+    return OtlpTarget(f"{scheme}127.0.0.1:{port}", "grpc", timeout_s=60, **changes)
 
 
 def test_good_endpoints_are_accepted(otlp_receiver: Any) -> None:
@@ -121,8 +121,8 @@ def test_nobody_listens(free_port: Callable[[], int]) -> None:
 def test_host_that_does_not_exist() -> None:
     """A name that cannot be resolved is named as such."""
     for target in (
-        OtlpTarget("http://no-such-host.invalid:4318/v1/traces", "http/protobuf", timeout_s=5),
-        OtlpTarget("http://no-such-host.invalid:4317", "grpc", timeout_s=5),
+        OtlpTarget("http://no-such-host.invalid:4318/v1/traces", "http/protobuf", timeout_s=60),
+        OtlpTarget("http://no-such-host.invalid:4317", "grpc", timeout_s=60),
     ):
         assert "cannot be resolved" in probe(target).fix
 

@@ -153,8 +153,9 @@ def test_owners_killed_at_random_beside_a_drainer(
     owners = [start_child(own) for _ in range(4)]
     books, acknowledged = Books(folder), dict[str, int]()
     kills = 0
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+    start_s = time.monotonic()
+    # On a busy machine twenty seconds may be too short for a single acknowledgement.
+    while time.monotonic() < start_s + (20 if acknowledged else 180):
         victim = random.randrange(len(owners))
         os.kill(owners[victim], signal.SIGKILL)
         os.waitpid(owners[victim], 0)
