@@ -1,14 +1,18 @@
-"""Fixtures that every test may use: free ports and receivers in processes of their own."""
+"""Fixtures that every test may use: free ports, receivers in processes of their own, and patience on busy machines."""
 
 import importlib.util
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
+import hypothesis
 import pytest
 
 _CLIENT = Path(__file__).parent / "receivers" / "client.py"
@@ -16,6 +20,25 @@ _VENDOR_NAMES = (
     "otlp.datadoghq.eu", "otlp.eu01.nr-data.net", "otlp.nr-data.net", "ingest.eu2.signoz.cloud",
     "ingest.us1.observability.splunkcloud.com", "otlp-gateway-prod-eu-west-2.grafana.net", "ingest.lightstep.com",
 )  # fmt: skip
+
+# Examples are not judged by their time; everything else stays as hypothesis (or its profile for CI) has it.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_works() -> None:
+    """A shell that starts the tests in its background has them ignore SIGINT, and with them all that they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient_requests() -> None:
+    """Requests that name no timeout of their own get a minute: httpx's 5 s are less than a busy machine may need."""
+    # One object, the default of every function and client of httpx.
+    timeout = httpx.get.__kwdefaults__["timeout"]
+    timeout.connect = timeout.read = timeout.write = timeout.pool = 60.0
 
 
 @pytest.fixture(scope="session")
@@ -30,16 +53,26 @@ def receivers() -> Any:
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    """A function that gives a port of 127.0.0.1 on which nobody listens."""
+def free_port() -> Iterator[Callable[[], int]]:
+    """A function that gives a port of 127.0.0.1 on which nobody listens, and nobody else will while the test runs.
 
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
+    A socket that is bound and does not listen refuses connections and keeps the port from whoever asks the system for
+    any port; a server that sets SO_REUSEADDR, as all of ours do, may still listen on it. Only Linux allows that.
+    """
+    with ExitStack() as held:
+
+        def find() -> int:
+            holder = socket.socket()
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", 0))
+            port: int = holder.getsockname()[1]
+            if sys.platform == "linux":
+                held.enter_context(holder)
+            else:
+                holder.close()
             return port
 
-    return find
+        yield find
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-_START_S_MAX = 60.0
+_START_S_MAX = 120.0
 
 
 class OtlpReceiver:
@@ -106,7 +106,7 @@ class VendorIntake:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def wait_for(condition: Callable[[], object], deadline_s: float = 30.0) -> None:
+def wait_for(condition: Callable[[], object], deadline_s: float = 90.0) -> None:
     """Polls until the condition holds.
 
     Raises:
