@@ -44,8 +44,8 @@ def test_mlflows_kind_of_traces_get_their_inference_table(
     grpc_port = free_port()
     process = start("collect", "--otlp-grpc", f"127.0.0.1:{grpc_port}", "--admin", "127.0.0.1:0")
     ids = {
-        f"{trace(HttpExporter(f'{process.url}/v1/traces')):032x}",
-        f"{trace(GrpcExporter(f'http://127.0.0.1:{grpc_port}', insecure=True)):032x}",
+        f"{trace(HttpExporter(f'{process.url}/v1/traces', timeout=60)):032x}",
+        f"{trace(GrpcExporter(f'http://127.0.0.1:{grpc_port}', insecure=True, timeout=60)):032x}",
     }
     process.stop()
     found = rows("inference", 2)
@@ -66,8 +66,8 @@ def test_mlflows_kind_of_traces_get_their_inference_table(
 def test_remote_parents_make_rows_and_marked_ones_do_not(start: Start, rows: Rows) -> None:
     """A root under a caller's span is a request; one inside a recorded request is not."""
     process = start("collect", "--admin", "127.0.0.1:0")
-    trace(HttpExporter(f"{process.url}/v1/traces"), remote_parent=7)
-    trace(HttpExporter(f"{process.url}/v1/traces"), remote_parent=8, state="infertap=0000000000000008")
+    trace(HttpExporter(f"{process.url}/v1/traces", timeout=60), remote_parent=7)
+    trace(HttpExporter(f"{process.url}/v1/traces", timeout=60), remote_parent=8, state="infertap=0000000000000008")
     process.stop()
     (row,) = rows("inference", 1)
     assert row["parent_span_id"] == f"{7:016x}"
@@ -77,9 +77,9 @@ def test_remote_parents_make_rows_and_marked_ones_do_not(start: Start, rows: Row
 def test_what_was_accepted_survives_a_kill(start: Start, rows: Rows) -> None:
     """Accepted means spooled: after kill -9 the next start delivers it, once."""
     process = start("collect", "--admin", "127.0.0.1:0", env={"INFERTAP_DRAINER": "external"})
-    trace(HttpExporter(f"{process.url}/v1/traces"))
+    trace(HttpExporter(f"{process.url}/v1/traces", timeout=60))
     process.process.send_signal(signal.SIGKILL)
-    process.process.wait(30)
+    process.process.wait(120)
     start("collect", "--admin", "127.0.0.1:0")
     assert len(rows("spans", 2)) == 2
     assert len(rows("inference", 1)) == 1
@@ -91,7 +91,7 @@ def test_with_an_otlp_destination_spans_go_on_and_there_are_no_rows(
     """The same ids, kinds and attributes reach the Collector behind, redacted."""
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{otlp_receiver.grpc_port}"}
     process = start("collect", "--admin", "127.0.0.1:0", env=endpoint)
-    trace_id = trace(HttpExporter(f"{process.url}/v1/traces"))
+    trace_id = trace(HttpExporter(f"{process.url}/v1/traces", timeout=60))
     process.stop()
     assert sorted(span["name"] for span in otlp_receiver.spans) == ["child", "root"]
     assert {span["trace_id"] for span in otlp_receiver.spans} == {f"{trace_id:032x}"}
@@ -123,5 +123,5 @@ def test_a_start_that_makes_no_sense_is_refused(
     if "INFERTAP_OTLP_GRPC" in variables:
         arguments = arguments[:2]
     process = start("collect", *arguments, env=variables, probe=None)
-    assert process.process.wait(30) == 2
+    assert process.process.wait(120) == 2
     assert said in process.output

@@ -94,7 +94,7 @@ def answers(port: int) -> bool:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -105,7 +105,7 @@ def test_examples_are_valid(otelcol: Path, path: Path) -> None:
     """`validate` finds nothing; parts that this binary lacks are no fault of the file."""
     environ = {**os.environ, **OTHERS, **{name: value for of in VENDORS.values() for name, value in of.items()}}
     command = [str(otelcol), "validate", "--config", str(path)]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
     if "unknown type" in done.stderr:
         pytest.skip(f"this Collector lacks a part: {done.stderr.splitlines()[2][:100]}")
     assert done.returncode == 0, done.stderr
@@ -127,7 +127,7 @@ def test_through_the_example_to_the_platform(
     }
     server = start("uvicorn", "hostile:recorded", env=env)
     for size in (10, 2_000_000):
-        httpx.post(f"{server.url}/ask", json={"prompt": "q" * size}, timeout=30)
+        httpx.post(f"{server.url}/ask", json={"prompt": "q" * size}, timeout=60)
     server.stop()
     wait_until(lambda: sum(len(request["spans"]) for request in vendor_intake.requests) >= 4)
     assert {(request["vendor"], request["reason"]) for request in vendor_intake.requests} == {(platform, None)}
@@ -149,7 +149,7 @@ def test_true_answers_of_the_collector(start: Any, collector: Any, tmp_path: Pat
     (tmp_path / "headers").write_text("authorization=Bearer wr0ng-token")
     server = start("uvicorn", "zoo:recorded", env=env)
     for size in (10, 1_000_000, 6_000_000):
-        httpx.post(f"{server.url}/echo", json={"prompt": "q" * size}, timeout=30)
+        httpx.post(f"{server.url}/echo", json={"prompt": "q" * size}, timeout=60)
     wait_until(lambda: "correct the headers in" in server.output)
     (tmp_path / "headers").write_text(f"authorization=Bearer {TOKEN}")
     wait_until(lambda: len(spans_in(out)) >= 3)

@@ -12,7 +12,7 @@ Start = Callable[..., Any]
 
 
 def wait_for_spans(receiver: Any, least: int) -> list[Any]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while True:
         spans: list[Any] = receiver.spans
         if len(spans) >= least or time.monotonic() > deadline:
@@ -21,7 +21,7 @@ def wait_for_spans(receiver: Any, least: int) -> list[Any]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -33,6 +33,8 @@ def endpoint(receiver: Any, protocol: str) -> dict[str, str]:
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
         "OTEL_SERVICE_NAME": "zoo",
+        # A receiver that answers late would get the same spans a second time.
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "60",
     }
 
 

@@ -13,7 +13,7 @@ from infertap.tables.query import query, rows
 from infertap.targets import TableTarget
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 
 
 def test_the_fastapi_example_records_row_tags_and_span(tmp_path: Path, free_port: Callable[[], int]) -> None:

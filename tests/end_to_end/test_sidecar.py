@@ -133,5 +133,5 @@ def test_a_client_that_hangs_up_frees_the_upstream(start: Start, rows: Rows) -> 
         next(reply.iter_bytes())
     (row,) = rows("inference", 1)
     assert row["end_reason"] == "client_disconnect"
-    assert row["chunk_count"] < 200
+    assert row["chunk_count"] < 2_000
     sidecar.stop()

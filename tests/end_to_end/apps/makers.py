@@ -97,9 +97,9 @@ async def meeting_handler(request: Request, count: int) -> dict[str, Any]:
     room["here"] += 1
     if room["here"] == count:
         room["all"].set()
-    await asyncio.wait_for(room["all"].wait(), 30)
+    await asyncio.wait_for(room["all"].wait(), 90)
     async with room["turn"]:
-        await asyncio.wait_for(room["turn"].wait_for(lambda: room.get("left", 0) == place), 30)
+        await asyncio.wait_for(room["turn"].wait_for(lambda: room.get("left", 0) == place), 90)
         predict()
         room["left"] = place + 1
         room["turn"].notify_all()

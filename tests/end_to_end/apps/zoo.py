@@ -43,7 +43,7 @@ async def stream(send: Send, chunks: list[bytes], media_type: bytes) -> None:
 
 
 async def ticks() -> AsyncIterator[bytes]:
-    for _ in range(200):
+    for _ in range(2_000):
         yield b"data: tick\n\n"
         await asyncio.sleep(0.05)
 
