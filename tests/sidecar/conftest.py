@@ -35,7 +35,7 @@ class Servers:
         self._handlers: set[asyncio.Task[None]] = set()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=30)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=60)
 
     def app(self, app: Any, **options: Any) -> int:
         """Serve an ASGI app with uvicorn; returns the port."""
@@ -51,7 +51,7 @@ class Servers:
         server = Server(uvicorn.Config(app, log_config=None, access_log=False, **settings), started.set)
         task = asyncio.run_coroutine_threadsafe(server.serve(sockets=[listener]), self._loop)
         self._uvicorns.append((server, task))
-        started.wait(10)
+        assert started.wait(60)
         return int(listener.getsockname()[1])
 
     def raw(self, handler: Handler) -> int:
@@ -77,7 +77,7 @@ class Servers:
 
     def proxy(self, upstream_port: int, *, wrap: Callable[[Any], Any] = lambda app: app, **timeouts: float) -> int:
         """The reverse proxy before the given port, under uvicorn."""
-        limits: dict[str, Any] = {"connect_timeout_s": 5.0, "read_timeout_s": 20.0} | timeouts
+        limits: dict[str, Any] = {"connect_timeout_s": 60.0, "read_timeout_s": 60.0} | timeouts
         upstream = HttpxUpstream(f"http://127.0.0.1:{upstream_port}", **limits)
         return self.app(wrap(ReverseProxy(upstream, default_authority=b"upstream")))
 
@@ -88,11 +88,11 @@ class Servers:
         for server, _ in self._uvicorns:
             server.should_exit = True
         for _, task in self._uvicorns:
-            task.result(timeout=10)
+            task.result(timeout=60)
         # Closed transports say goodbye in the loop's next pass.
         self.run(asyncio.sleep(0))
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=60)
         self._loop.close()
 
 
@@ -133,7 +133,7 @@ class CommandLine:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=300,
         )
 
 

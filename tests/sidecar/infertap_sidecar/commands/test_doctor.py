@@ -1,6 +1,6 @@
 """`infertap doctor`: the choice, the checks, the sources, and no secret."""
 
-import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ def test_each_setting_has_its_source(infertap: Any, tmp_path: Path) -> None:
     assert lines["drain_s"].split()[1:] == ["10", "default"]
 
 
-def test_a_dead_endpoint_and_a_conflict_are_seen_without_their_secrets(infertap: Any) -> None:
+def test_a_dead_endpoint_and_a_conflict_are_seen_without_their_secrets(
+    infertap: Any, free_port: Callable[[], int]
+) -> None:
     """The warning of two destinations, a failed probe with its fix, exit code 1, and no header value anywhere."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    endpoint = f"http://127.0.0.1:{free_port()}"
     result = infertap(
         "doctor",
         OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,

@@ -47,7 +47,7 @@ def test_a_table_fits_100_columns_and_keeps_brackets(delivered: Any) -> None:
 def test_parquet_is_a_parquet_file(delivered: Any, tmp_path: Path) -> None:
     """The bytes on standard output are one file that an engine reads."""
     command = [sys.executable, "-m", "infertap_sidecar", "query", "SELECT * FROM inference", "--format", "parquet"]
-    done = subprocess.run(command, cwd=delivered.folder, capture_output=True, check=True, timeout=60)
+    done = subprocess.run(command, cwd=delivered.folder, capture_output=True, check=True, timeout=300)
     assert done.stdout[:4] == done.stdout[-4:] == b"PAR1"
     path = tmp_path / "result.parquet"
     path.write_bytes(done.stdout)
@@ -62,7 +62,7 @@ def test_the_statement_may_come_from_standard_input(delivered: Any) -> None:
     command = [sys.executable, "-m", "infertap_sidecar", "query", "-"]
     done = subprocess.run(
         command, cwd=delivered.folder, input="SELECT count(*) AS n FROM inference", capture_output=True, text=True,
-        check=True, timeout=60,
+        check=True, timeout=300,
     )  # fmt: skip
     assert json.loads(done.stdout) == {"n": 3}
 
@@ -97,5 +97,5 @@ def test_a_reader_that_stops_early_is_no_failure(delivered: Any) -> None:
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     process.stderr.close()

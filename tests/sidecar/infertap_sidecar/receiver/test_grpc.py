@@ -58,7 +58,7 @@ def call(receiver: GrpcReceiver) -> Iterator[Call]:
             content: bytes, method: str = EXPORT, compression: grpc.Compression = grpc.Compression.NoCompression
         ) -> ExportTraceServiceResponse:
             export = channel.unary_unary(method, response_deserializer=ExportTraceServiceResponse.FromString)
-            response: ExportTraceServiceResponse = export(content, timeout=30, compression=compression)
+            response: ExportTraceServiceResponse = export(content, timeout=60, compression=compression)
             return response
 
         yield send
@@ -69,7 +69,7 @@ def test_the_real_exporter_is_satisfied(
     receiver: GrpcReceiver, pipeline: Pipeline, spooled: Callable[..., object], compression: grpc.Compression
 ) -> None:
     """OpenTelemetry's own exporter succeeds, and the span is on the disk."""
-    exporter = OTLPSpanExporter(f"http://{receiver.address}", insecure=True, compression=compression)
+    exporter = OTLPSpanExporter(f"http://{receiver.address}", insecure=True, compression=compression, timeout=60)
     exported = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("exported")
     exported.end()
     assert exporter.export([exported]) is SpanExportResult.SUCCESS  # type: ignore[list-item]
@@ -151,7 +151,7 @@ def test_a_message_of_too_many_elements_is_refused(intake: Intake) -> None:
         with grpc.insecure_channel(str(server.address)) as channel:
             export = channel.unary_unary(EXPORT)
             with pytest.raises(grpc.RpcError) as caught:
-                export(b"\x0a\x00" * 2_000_000, timeout=30)
+                export(b"\x0a\x00" * 2_000_000, timeout=60)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "elements" in caught.value.details()
     finally:

@@ -63,7 +63,7 @@ def post(port: int) -> Callable[..., httpx.Response]:
 
     def send(content: Any, content_type: str = PROTOBUF, path: str = "/v1/traces", **headers: str) -> httpx.Response:
         named = {"content-type": content_type, **{name.replace("_", "-"): text for name, text in headers.items()}}
-        return httpx.post(f"http://127.0.0.1:{port}{path}", content=content, headers=named, timeout=30)
+        return httpx.post(f"http://127.0.0.1:{port}{path}", content=content, headers=named, timeout=120)
 
     return send
 
@@ -74,7 +74,7 @@ def test_the_real_exporter_is_satisfied(
 ) -> None:
     """OpenTelemetry's own exporter succeeds, and the span is on the disk."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", compression)
-    exporter = OTLPSpanExporter(f"http://127.0.0.1:{port}/v1/traces")
+    exporter = OTLPSpanExporter(f"http://127.0.0.1:{port}/v1/traces", timeout=60)
     span = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("exported")
     span.end()
     assert exporter.export([span]) is SpanExportResult.SUCCESS  # type: ignore[list-item]
@@ -154,7 +154,7 @@ def test_small_bodies_that_would_become_gigabytes_are_refused(servers: Any, inta
         content = gzip.compress(content)
         assert len(content) < 30_000
         headers = {"content-type": content_type, "content-encoding": "gzip"}
-        reply = httpx.post(f"http://127.0.0.1:{port}/v1/traces", content=content, headers=headers, timeout=60)
+        reply = httpx.post(f"http://127.0.0.1:{port}/v1/traces", content=content, headers=headers, timeout=120)
         assert reply.status_code == 413
     reply = httpx.post(f"http://127.0.0.1:{port}/v1/traces", content=body(GOOD), headers={"content-type": PROTOBUF})
     assert reply.status_code == 200

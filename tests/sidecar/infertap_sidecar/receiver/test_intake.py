@@ -46,7 +46,7 @@ def wire(
 
 
 def taken(intake: Intake, *spans: WireSpan) -> Answer:
-    return intake.take(spans).result(30)
+    return intake.take(spans).result(60)
 
 
 def test_accepted_means_spooled(intake: Intake, pipeline: Pipeline, spooled: Spooled) -> None:
