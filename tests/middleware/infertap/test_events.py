@@ -24,15 +24,23 @@ class _Heard(logging.Handler):
 
 @pytest.fixture
 def heard() -> Iterator[_Heard]:
-    """A handler of the app's on our logger, at level INFO; the logger is as before afterwards."""
+    """A handler of the app's on our logger, at level INFO; all loggers are as before afterwards."""
     logger = logging.getLogger(LOGGER_NAME)
-    before = logger.level, logger.disabled
+    level = logger.level
+    # All of them: a `dictConfig` in one test would silence what later ones listen for.
+    enabled = [
+        known
+        for known in logging.root.manager.loggerDict.values()
+        if isinstance(known, logging.Logger) and not known.disabled
+    ]
     handler = _Heard()
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     yield handler
     logger.removeHandler(handler)
-    logger.level, logger.disabled = before
+    logger.setLevel(level)
+    for known in enabled:
+        known.disabled = False
 
 
 def _failed(text: str) -> Exception:
