@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from infertap_sidecar.flags import make_parser
+from infertap_sidecar.interrupts import ctrl_c_ends_the_process
 from infertap_sidecar.target import add_table_settings, table_target
 
 _DESCRIPTION = """\
@@ -29,7 +30,8 @@ def main(argv: Sequence[str]) -> int:
     from infertap_sidecar import output
 
     sql = sys.stdin.read() if arguments.sql == "-" else arguments.sql
-    result = query(target, sql)
+    with ctrl_c_ends_the_process():
+        result = query(target, sql)
     kind = arguments.format or ("table" if sys.stdout.isatty() else "jsonl")
     writers = {
         "table": output.write_table,
