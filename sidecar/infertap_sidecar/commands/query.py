@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("sql", metavar="SQL", help="the statement; - reads it from standard input")
     parser.add_argument("--format", choices=FORMATS, default=None, help="default: table on a terminal, else jsonl")
     add_table_settings(parser)
-    target = table_target(parser, argv, own=("sql", "format"))
+    target = table_target(parser, argv, own=("sql", "format"), stray="put the statement in quotes")
     arguments = parser.parse_args(argv)
 
     from infertap.tables.query import query
