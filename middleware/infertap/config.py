@@ -17,8 +17,10 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic.fields import FieldInfo
 
 from infertap.errors import ConfigError
+from infertap.wrong_values import SIZE_WORDS, describe, shown
 
 ENV_PREFIX = "INFERTAP_"
 CONFIG_FILE_VARIABLE = "INFERTAP_CONFIG"
@@ -58,11 +60,11 @@ _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 
 
 def _parse_size(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("expected a size such as 64MiB, or a number of bytes")  # Python counts True as 1
+        raise ValueError(SIZE_WORDS)  # Python counts True as 1
     if isinstance(value, str):
         match = _SIZE.fullmatch(value.strip())
         if match is None:
-            raise ValueError("expected a size such as 64MiB, or a number of bytes")
+            raise ValueError(f"{shown(value)} is no size; {SIZE_WORDS}")
         return int(match[1]) * _UNITS[(match[2] or "").upper()]
     return value
 
@@ -191,7 +193,7 @@ class Config(BaseModel):
         try:
             super().__init__(**layers.values)
         except ValidationError as error:
-            problems += [_describe(details, layers) for details in error.errors()]
+            problems += [_problem(details, layers, type(self).model_fields) for details in error.errors()]
             # What is wrong beside it shall be heard in the same start.
             wrong = {str(details["loc"][0]) for details in error.errors() if details["loc"]}
             rest = {name: value for name, value in layers.values.items() if name not in wrong}
@@ -297,9 +299,13 @@ class _Layers:
     def _read_toml(self, path: Path) -> dict[str, Any]:
         try:
             return tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            self.problems.append(f"configuration file {path}: {error}")
-            return {}
+        except OSError as error:
+            self.problems.append(f"configuration file {path}: {(error.strerror or str(error)).lower()}")
+        except UnicodeDecodeError:
+            self.problems.append(f"configuration file {path}: it is not UTF-8")
+        except tomllib.TOMLDecodeError as error:
+            self.problems.append(f"configuration file {path}: no TOML: {error}")
+        return {}
 
 
 def _unknown_variables(environ: Mapping[str, str], known: set[str] | frozenset[str]) -> Iterable[str]:
@@ -315,11 +321,11 @@ def _unknown_variables(environ: Mapping[str, str], known: set[str] | frozenset[s
         yield f"{variable} is no setting of infertap and is ignored{hint}"
 
 
-def _describe(details: Any, layers: _Layers) -> str:
-    name = ".".join(str(part) for part in details["loc"]) or "settings"
-    source = layers.sources.get(name.split(".")[0])
+def _problem(details: Any, layers: _Layers, fields: Mapping[str, FieldInfo]) -> str:
+    name = str(details["loc"][0])
+    source = layers.sources.get(name)
     where = f"{name} ({source})" if source not in (None, "argument") else name
     if details["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(name, sorted(Config.model_fields), n=1)
+        nearest = difflib.get_close_matches(name, sorted(fields), n=1)
         return f"{where}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
-    return f"{where}: {details['msg'].removeprefix('Value error, ')}"
+    return f"{where}: {describe(name, fields[name], details)}"

@@ -35,12 +35,21 @@ def parse_address(text: str) -> Address:
     return Address(match["v6"] or match["host"] or "0.0.0.0", int(match["port"]))
 
 
-def listen(address: Address) -> socket.socket:
-    """A listening socket. Raises: OSError with the address in its text."""
+def listen(address: Address, flag: str) -> socket.socket:
+    """A listening socket.
+
+    Args:
+        flag: What names another address on the command line: `--listen`.
+
+    Raises:
+        OSError: its text names the address, the reason and the flag.
+    """
     try:
         return _listen_unix(address.path) if address.path is not None else _listen_tcp(address)
     except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}") from error
+        reason = error.strerror or str(error)
+        words = f"cannot listen on {address}: {reason[:1].lower()}{reason[1:]} ({flag} takes another one)"
+        raise OSError(error.errno, words) from error
 
 
 def bound(listener: socket.socket) -> Address:

@@ -43,8 +43,8 @@ def serve(config: ServeConfig) -> int:
     for warning in warnings:
         logger.warning("%s", warning)
     try:
-        listener = listen(config.listen_address)
-        admin_listener = listen(config.admin_address)
+        listener = listen(config.listen_address, "--listen")
+        admin_listener = listen(config.admin_address, "--admin")
     except OSError as error:
         logger.error("%s", error.strerror)
         return 1

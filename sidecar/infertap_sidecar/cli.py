@@ -1,19 +1,18 @@
 """The command `infertap`: one module a command, imported only when it is the one that was asked for.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration (all problems at once, nothing started).
+1. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration (all problems at once, nothing started), 130 Ctrl-C.
+2. Nothing of ours is imported before `main` can answer for it: Ctrl-C during the imports is no traceback either.
 """
 
-import difflib
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, cast
 
-from infertap._version import __version__
-from infertap.errors import ConfigError, InfertapError, UsageError
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
-DONE, FAILED, WRONG_USAGE = 0, 1, 2
+_QUIET = {"GRPC_VERBOSITY": "NONE", "RUST_LOG": "off"}
+"""gRPC's core and delta-rs print lines of their own past every logger; what they mean is in our messages."""
 
 
 class Command(NamedTuple):
@@ -47,16 +46,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; every expected failure is a message on standard error, not a traceback."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     name = arguments[0] if arguments else "--help"
+    try:
+        code = _run(name, arguments[1:]) if name in COMMANDS else _answer(name, given=bool(arguments))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"infertap {name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough (`| head`); the interpreter's flush at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    return code
+
+
+def overview() -> str:
+    """What `infertap --help` prints."""
+    from infertap._version import __version__
+
+    lines = [f"infertap {__version__}: records every inference request", "", "usage: infertap COMMAND [...]", ""]
+    lines += [f"  {name:<10}{command.summary}" for name, command in COMMANDS.items()]
+    lines += ["", "infertap COMMAND --help says more about each."]
+    return "\n".join(lines)
+
+
+def _answer(name: str, *, given: bool) -> int:
+    """What is no command: help, version, a slip."""
     if name in ("-h", "--help", "help"):
         print(overview())
-        return DONE if arguments else WRONG_USAGE
+        return DONE if given else WRONG_USAGE
     if name in ("-V", "--version", "version"):
+        from infertap._version import __version__
+
         print(f"infertap {__version__}")
         return DONE
-    if name not in COMMANDS:
-        return _unknown(name)
+    return _unknown(name)
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    from importlib import import_module
+
+    from infertap.errors import ConfigError, InfertapError, UsageError
+
+    if name != "run":
+        # The app that `run` becomes keeps its environment as it was.
+        for variable, value in _QUIET.items():
+            os.environ.setdefault(variable, value)
     try:
-        return _run(COMMANDS[name], arguments[1:])
+        return cast("CommandModule", import_module(COMMANDS[name].module)).main(arguments)
     except ConfigError as error:
         count = len(error.problems)
         print(
@@ -67,32 +103,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InfertapError as error:
         print(f"infertap {name}: {error}", file=sys.stderr)
         return WRONG_USAGE if isinstance(error, UsageError) else FAILED
-    except KeyboardInterrupt:
-        print(f"infertap {name}: interrupted", file=sys.stderr)
-        return FAILED
-    except BrokenPipeError:
-        # Whoever read our output has enough (`| head`); the interpreter's flush at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-
-
-def overview() -> str:
-    """What `infertap --help` prints."""
-    lines = [f"infertap {__version__}: records every inference request", "", "usage: infertap COMMAND [...]", ""]
-    lines += [f"  {name:<10}{command.summary}" for name, command in COMMANDS.items()]
-    lines += ["", "infertap COMMAND --help says more about each."]
-    return "\n".join(lines)
-
-
-def _run(command: Command, arguments: Sequence[str]) -> int:
-    module = cast("CommandModule", importlib.import_module(command.module))
-    code = module.main(arguments)
-    sys.stdout.flush()
-    return code
 
 
 def _unknown(name: str) -> int:
-    nearest = difflib.get_close_matches(name, COMMANDS, n=1)
+    from difflib import get_close_matches
+
+    nearest = get_close_matches(name, COMMANDS, n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    print(f"infertap: there is no command {name!r}{hint}\n\n{overview()}", file=sys.stderr)
+    what = "flag" if name.startswith("-") else "command"
+    print(f"infertap: there is no {what} {name!r}{hint}\n\n{overview()}", file=sys.stderr)
     return WRONG_USAGE

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from infertap import Config
-from infertap_sidecar.flags import choices_of
+from infertap.wrong_values import choices_of
 from infertap_sidecar.settings import ServeConfig
 
 _HEAD = """\

@@ -8,12 +8,13 @@ import difflib
 import shutil
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic.fields import FieldInfo
 
 from infertap.config import ENV_PREFIX, Config
 from infertap.errors import ConfigError
+from infertap.wrong_values import choices_of
 
 C = TypeVar("C", bound=Config)
 
@@ -66,9 +67,13 @@ def flag(name: str) -> str:
 
 
 def read_settings(
-    model: type[C], parser: argparse.ArgumentParser, argv: Sequence[str], *, own: Collection[str] = ()
+    model: type[C], parser: argparse.ArgumentParser, argv: Sequence[str], *, own: Collection[str] = (), stray: str = ""
 ) -> C:
-    """Parse and validate; arguments named in `own` are the command's and no settings.
+    """Parse and validate.
+
+    Args:
+        own: Arguments that are the command's and no settings.
+        stray: What to do about an argument too many, where there is a likely reason for it.
 
     Raises:
         ConfigError: unknown flags and wrong settings in one list.
@@ -77,7 +82,8 @@ def read_settings(
     known = [option for action in parser._actions for option in action.option_strings]
     problems = [_unknown(argument, known) for argument in unknown if argument.startswith("-")]
     if not problems:
-        problems = [f"{argument}: no such argument" for argument in unknown]
+        hint = f"; {stray}" if stray else ""
+        problems = [f"{argument}: no such argument{hint}" for argument in unknown[:1]]
     try:
         config = model(**{name: value for name, value in vars(parsed).items() if name not in own})
     except ConfigError as error:
@@ -100,12 +106,6 @@ def _describe(field: FieldInfo) -> str:
         text += f" One of: {', '.join(choices)}."
     default = shown(field.get_default())
     return f"{text} Default: {default}." if default and len(default) < 50 else text
-
-
-def choices_of(field: FieldInfo) -> tuple[str, ...]:
-    """The words that a setting can be; empty where it is no choice of words."""
-    parts = get_args(field.annotation)
-    return tuple(word for part in parts for word in (get_args(part) or (part,)) if isinstance(word, str))
 
 
 def shown(value: Any) -> str:

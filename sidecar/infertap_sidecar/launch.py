@@ -20,7 +20,12 @@ PATH_VARIABLE = "_INFERTAP_RUN_PATH"
 NAME_VARIABLE = "_INFERTAP_RUN_NAME"
 
 _SUPPORTED = "uvicorn, python -m uvicorn, fastapi run, gunicorn (with an ASGI worker)"
+_SERVERS = frozenset({"uvicorn", "gunicorn", "fastapi"})
+_QUESTIONS = frozenset({"--help", "--version"})
+"""With one of these a server answers and ends: there is no app to wrap."""
+
 _WSGI_WORKERS = frozenset({"sync", "gthread", "gevent", "gevent_wsgi", "gevent_pywsgi", "eventlet", "tornado"})
+_GUNICORN_USAGE_ERROR = 2
 _FASTAPI_FLAGS = frozenset({"--reload", "--no-reload", "--proxy-headers", "--no-proxy-headers", "--verbose", "-v"})
 
 TakesValue = Callable[[str], bool]
@@ -45,6 +50,8 @@ class GunicornFacts:
 def rewrite(command: Sequence[str], environ: Mapping[str, str]) -> Launch:
     """Replace the app in a server's command line. Raises: ConfigError for what is not supported."""
     prefix, server, arguments = _split(command)
+    if server in _SERVERS and _QUESTIONS & set(arguments):
+        return Launch(tuple(command))
     if server == "uvicorn":
         return _uvicorn(prefix, arguments, environ)
     if server == "gunicorn":
@@ -134,7 +141,10 @@ def find_positional(arguments: Sequence[str], takes_value: TakesValue) -> int | 
 
 
 def gunicorn_facts(arguments: Sequence[str]) -> GunicornFacts | None:
-    """Ask gunicorn, in a process of its own because it runs the user's configuration file; None if it cannot say."""
+    """Ask gunicorn, in a process of its own because it runs the user's configuration file; None if it cannot say.
+
+    Raises: ConfigError: gunicorn does not understand its arguments; in its own words.
+    """
     code = (
         "import json, sys; from gunicorn.app.wsgiapp import WSGIApplication; "
         "sys.argv[0] = 'gunicorn'; app = WSGIApplication(); "
@@ -149,6 +159,8 @@ def gunicorn_facts(arguments: Sequence[str]) -> GunicornFacts | None:
         check=False,
         timeout=60,
     )
+    if done.returncode == _GUNICORN_USAGE_ERROR and done.stderr.strip():
+        raise ConfigError([done.stderr.splitlines()[-1]])
     try:
         worker_class, app = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):

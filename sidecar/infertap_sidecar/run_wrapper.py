@@ -43,16 +43,21 @@ def _load_for_gunicorn() -> Any:
 
 
 def _load_for_fastapi() -> Any:
-    from uvicorn.importer import import_from_string
+    from uvicorn.importer import ImportFromStringError, import_from_string
 
     discover = import_module("fastapi_cli.discover")
+    refusal: type[Exception] = import_module("fastapi_cli.exceptions").FastAPICLIException
     path, name = os.environ.get(PATH_VARIABLE), os.environ.get(NAME_VARIABLE)
     entrypoint = os.environ.get(APP_VARIABLE)
     config = import_module("fastapi_cli.config").FastAPIConfig.resolve(entrypoint=entrypoint)
-    if not path and not name and config.entrypoint:
-        data = discover.get_import_data_from_import_string(config.entrypoint, config.from_pyproject)
-    else:
-        data = discover.get_import_data(path=Path(path) if path else None, app_name=name)
+    try:
+        if not path and not name and config.entrypoint:
+            data = discover.get_import_data_from_import_string(config.entrypoint, config.from_pyproject)
+        else:
+            data = discover.get_import_data(path=Path(path) if path else None, app_name=name)
+    except refusal as error:
+        # Unwrapped, the command line would have said these words; uvicorn says them for this exception.
+        raise ImportFromStringError(str(error)) from None
     return import_from_string(data.import_string)
 
 

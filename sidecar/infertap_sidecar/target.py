@@ -19,13 +19,15 @@ def add_table_settings(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, SidecarConfig, ("tables", "storage_options"), "which tables")
 
 
-def table_target(parser: argparse.ArgumentParser, argv: Sequence[str], own: Sequence[str]) -> TableTarget:
+def table_target(
+    parser: argparse.ArgumentParser, argv: Sequence[str], own: Sequence[str], stray: str = ""
+) -> TableTarget:
     """The tables' root. Raises: ConfigError.
 
     Args:
-        own: Destinations of the arguments that are the command's own and no settings.
+        own, stray: See `read_settings`.
     """
-    config = read_settings(SidecarConfig, parser, argv, own=own)
+    config = read_settings(SidecarConfig, parser, argv, own=own, stray=stray)
     # Read as a table destination whatever is recorded to now: the tables of last week can still be asked.
     forced = SidecarConfig(tables=config.tables, storage_options=config.storage_options, destination="table")
     target = choose(forced, OtelEnvironment.read(os.environ), cwd=Path.cwd()).targets.table

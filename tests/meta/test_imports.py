@@ -17,7 +17,8 @@ LEAVES = {"_version", "clock", "errors", "record", "targets"}
 REQUEST_PATH = LEAVES | {"capture", "paths", "processors", "protocols", "trace", "trace_context"}
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
-    "config": {"errors"},
+    "config": {"errors", "wrong_values"},
+    "wrong_values": set(),
     "platforms": {"targets"},
     "otel_env": {"platforms", "targets"},
     "choice": {"config", "errors", "otel_env", "targets"},

@@ -127,8 +127,9 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
             entry for entry in entries if not os.path.exists(os.path.join(entry, "sitecustomize.py"))
         )
     kept[CHILD_MARKER] = "1"
-    # gRPC's core prints TLS failures to standard error, past every logger.
-    kept.setdefault("GRPC_VERBOSITY", "ERROR")
+    # gRPC's core and delta-rs print failures to standard error, past every logger and every mask.
+    kept.setdefault("GRPC_VERBOSITY", "NONE")
+    kept.setdefault("RUST_LOG", "off")
     return kept
 
 

@@ -17,6 +17,7 @@ from infertap.platforms import PLATFORMS
 from infertap.targets import OtlpLimits
 from infertap_sidecar.checks import run_checks
 from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings, shown
+from infertap_sidecar.interrupts import ctrl_c_ends_the_process
 from infertap_sidecar.own_endpoint import refuse_own_endpoint, unset_own_endpoints
 from infertap_sidecar.places import size_text, without_secrets
 from infertap_sidecar.settings import SidecarConfig
@@ -63,7 +64,8 @@ def main(argv: Sequence[str]) -> int:
         out.print(Text(f"! {line}", "yellow"))
     if mlflow_exports(OtelEnvironment.read(environ)):
         out.print(Text(f"! {_MLFLOW_EXPORTS}", "yellow"))
-    passed = _print_checks(choice, out)
+    with ctrl_c_ends_the_process():
+        passed = _print_checks(choice, out)
     folders = survey({choice.spool_dir, Path.cwd() / ".infertap_spool", *_local_spool(config)}, choice)
     _print_spool(folders, out)
     _print_settings(config, show_all, out)

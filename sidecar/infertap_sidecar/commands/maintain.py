@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from infertap.clock import SystemClock
 from infertap_sidecar.flags import make_parser
+from infertap_sidecar.interrupts import ctrl_c_ends_the_process
 from infertap_sidecar.target import add_table_settings, table_target
 
 _DESCRIPTION = """\
@@ -33,6 +34,8 @@ def main(argv: Sequence[str]) -> int:
         vacuumed = "" if report.files_vacuumed is None else f", {report.files_vacuumed} dead files deleted"
         return f"{report.files_removed} files became {report.files_added}{vacuumed}"
 
-    for report in maintain(target, now_ns=SystemClock().wall_ns(), force=arguments.force):
+    with ctrl_c_ends_the_process():
+        reports = maintain(target, now_ns=SystemClock().wall_ns(), force=arguments.force)
+    for report in reports:
         print(f"{report.table:<10} {words(report)}", file=sys.stdout)
     return 0

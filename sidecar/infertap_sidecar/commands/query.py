@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from infertap_sidecar.flags import make_parser
+from infertap_sidecar.interrupts import ctrl_c_ends_the_process
 from infertap_sidecar.target import add_table_settings, table_target
 
 _DESCRIPTION = """\
@@ -22,14 +23,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("sql", metavar="SQL", help="the statement; - reads it from standard input")
     parser.add_argument("--format", choices=FORMATS, default=None, help="default: table on a terminal, else jsonl")
     add_table_settings(parser)
-    target = table_target(parser, argv, own=("sql", "format"))
+    target = table_target(parser, argv, own=("sql", "format"), stray="put the statement in quotes")
     arguments = parser.parse_args(argv)
 
     from infertap.tables.query import query
     from infertap_sidecar import output
 
     sql = sys.stdin.read() if arguments.sql == "-" else arguments.sql
-    result = query(target, sql)
+    with ctrl_c_ends_the_process():
+        result = query(target, sql)
     kind = arguments.format or ("table" if sys.stdout.isatty() else "jsonl")
     writers = {
         "table": output.write_table,

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     add_config_file(parser)
     add_settings(parser, Config, Config.model_fields, "recording")
     # Read once here, so that a wrong setting is seen before a server starts; the workers read them again.
-    config = read_settings(Config, parser, own)
+    config = read_settings(Config, parser, own, stray="put -- before the command")
     if not command:
         raise ConfigError(["no command given: infertap run -- uvicorn module:app"])
     launch = rewrite(command, os.environ)

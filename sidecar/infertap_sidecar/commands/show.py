@@ -6,6 +6,7 @@ from typing import Any
 
 from infertap.errors import InfertapError
 from infertap_sidecar.flags import make_parser
+from infertap_sidecar.interrupts import ctrl_c_ends_the_process
 from infertap_sidecar.target import add_table_settings, table_target
 
 _DESCRIPTION = """\
@@ -26,7 +27,8 @@ def main(argv: Sequence[str]) -> int:
 
     from infertap.tables.query import lookup
 
-    found = lookup(target, arguments.request_id)
+    with ctrl_c_ends_the_process():
+        found = lookup(target, arguments.request_id)
     if found["inference"] is None and not found["spans"]:
         raise InfertapError(
             f"there is no request {arguments.request_id} in {target.uri} (a new one appears with the next commit)"

@@ -15,7 +15,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from infertap.targets import TableTarget
+<<<<<<< HEAD
 from infertap_sidecar.demo.children import POLL_S, Child, DemoError, reserved_port, running, wait_until_ready
+=======
+from infertap_sidecar.address import Address, listen
+from infertap_sidecar.demo.children import POLL_S, Child, DemoError, free_port, running, wait_until_ready
+>>>>>>> cli
 from infertap_sidecar.demo.clients import Answered, Clients, Planned, plan
 from infertap_sidecar.demo.findings import Run
 from infertap_sidecar.demo.screen import make_console, make_progress, show_commands, show_findings
@@ -57,6 +62,8 @@ class Play:
 
     def run(self, request_count: int, *, seed: int, keep: bool) -> int:
         """The exit code: 0 if every request has its row. Raises: DemoError, QueryError, RetryableError."""
+        _check_free(self.port, "--port")
+        _check_free(self.admin_port, "--admin-port")
         console = make_console()
         console.print(
             "[bold]infertap demo[/]: clients → [bold]infertap serve[/] → a model server that knows nothing of it"
@@ -96,6 +103,15 @@ class Play:
         wait_until_ready(model_server, f"{model_url}/ping")
         wait_until_ready(sidecar, f"http://{admin}/readyz")
         return Stage(model_server, model_url, sidecar, f"http://{listen}", f"http://{admin}")
+
+
+def _check_free(port: int | None, flag: str) -> None:
+    """Said before the model is trained. Raises: DemoError: somebody listens on that port."""
+    if port is not None:
+        try:
+            listen(Address("127.0.0.1", port), flag).close()
+        except OSError as error:
+            raise DemoError(str(error.strerror)) from error
 
 
 def _send(stage: Stage, model: WineModel, name: str, requests: Sequence[Planned], progress: Progress) -> list[Answered]:

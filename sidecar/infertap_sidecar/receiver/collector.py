@@ -133,10 +133,10 @@ class Receiver:
         http, grpc = config.receiver_addresses
         if admin:
             app = admin_app(self, MetricsApp(choice))
-            self._admin = make_server(app, grace_s=1.0), listen(config.admin_address)
+            self._admin = make_server(app, grace_s=1.0), listen(config.admin_address, "--admin")
         http_address: Address | None = None
         if http is not None:
-            listener = listen(http)
+            listener = listen(http, "--otlp-http")
             http_address = bound(listener)
             app_http = HttpReceiver(intake, bytes_max=config.otlp_bytes_max)
             self._servers.append((make_server(app_http, grace_s=self._grace_s), listener))

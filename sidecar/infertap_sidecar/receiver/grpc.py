@@ -11,7 +11,7 @@ from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untype
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from infertap_sidecar.address import Address
+from infertap_sidecar.address import Address, listen
 from infertap_sidecar.receiver.errors import BusyError, ReceiverError
 from infertap_sidecar.receiver.http import PARSERS, response
 from infertap_sidecar.receiver.intake import SETTLED_S_MAX, Answer, Intake
@@ -51,7 +51,9 @@ class GrpcReceiver:
         try:
             port = self._server.add_insecure_port(str(address))
         except RuntimeError as error:
-            raise OSError(0, f"cannot listen on {address}: address in use or not ours") from error
+            # gRPC keeps the reason to itself; the system says it again.
+            listen(address, "--otlp-grpc").close()
+            raise OSError(0, f"cannot listen on {address} (--otlp-grpc takes another one)") from error
         self.address = address if address.path is not None else address._replace(port=port)
         """Where it really listens."""
 

@@ -95,11 +95,11 @@ def test_all_problems_come_at_once(toml: Callable[[str], Path], monkeypatch: pyt
     text = "\n".join(_problems(destination="delta", platfrom="mlflow"))
     for expected in (
         f"spool_flush_mss ({file}): no such setting; did you mean spool_flush_ms?",
-        f"content ({file}): ",
+        f"content ({file}): 'some' is none of full, metadata",
         f"workers ({file}): no such setting",
-        "queue_bytes_max (INFERTAP_QUEUE_BYTES_MAX): ",
-        "drain_s (INFERTAP_DRAIN_S): ",
-        "destination: Input should be 'auto', 'table', 'otlp', 'both' or 'none'",
+        "queue_bytes_max (INFERTAP_QUEUE_BYTES_MAX): '64 MB' is no size; expected a size such as 64MiB, or a number",
+        "drain_s (INFERTAP_DRAIN_S): 'soon' is no number; expected seconds, such as 2.5, without the unit",
+        "destination: 'delta' is none of auto, table, otlp, both, none",
         "platfrom: no such setting",
     ):
         assert expected in text

@@ -1,6 +1,7 @@
 """Addresses as text, and as sockets that really listen."""
 
 import os
+import re
 import socket
 import stat
 from pathlib import Path
@@ -34,18 +35,19 @@ def test_anything_else_is_refused_with_the_forms(text: str) -> None:
 
 def test_a_chosen_port_is_told() -> None:
     """Port 0 is replaced by the one that the system gave."""
-    with listen(Address("127.0.0.1", 0)) as listener:
+    with listen(Address("127.0.0.1", 0), "--listen") as listener:
         address = bound(listener)
         assert address.port > 0
         socket.create_connection(("127.0.0.1", address.port), timeout=60).close()
 
 
 def test_a_taken_address_is_named() -> None:
-    """The error text holds the address."""
-    with listen(Address("127.0.0.1", 0)) as listener:
+    """The error text holds the address, the reason, and the flag that takes another one."""
+    with listen(Address("127.0.0.1", 0), "--listen") as listener:
         taken = bound(listener)
-        with pytest.raises(OSError, match=f"cannot listen on {taken}"):
-            listen(taken)
+        words = f"cannot listen on {taken}: address already in use (--admin takes another one)"
+        with pytest.raises(OSError, match=re.escape(words)):
+            listen(taken, "--admin")
 
 
 def test_a_unix_socket_replaces_a_dead_one_and_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,8 +55,8 @@ def test_a_unix_socket_replaces_a_dead_one_and_is_private(tmp_path: Path, monkey
     # From the folder itself: the whole path may be longer than a socket's may be.
     monkeypatch.chdir(tmp_path)
     path = Path("s")
-    listen(Address("", 0, str(path))).close()
-    with listen(Address("", 0, str(path))) as listener:
+    listen(Address("", 0, str(path)), "--listen").close()
+    with listen(Address("", 0, str(path)), "--listen") as listener:
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
         assert str(bound(listener)) == f"unix:{path}"
 
@@ -64,5 +66,5 @@ def test_a_plain_file_is_never_replaced_by_a_socket(tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.write_text("mine")
     with pytest.raises(OSError, match="cannot listen"):
-        listen(Address("", 0, str(path)))
+        listen(Address("", 0, str(path)), "--listen")
     assert path.read_text() == "mine"

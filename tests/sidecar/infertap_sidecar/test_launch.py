@@ -100,3 +100,19 @@ def test_gunicorns_own_configuration_counts(tmp_path: Path, monkeypatch: pytest.
     assert facts is not None
     assert facts.worker_class == "sync"
     assert sys.modules.get("gunicorn.app.wsgiapp") is None
+
+
+@pytest.mark.parametrize(
+    "command", ["uvicorn --help", "python -m uvicorn --version", "gunicorn --version", "fastapi --help"]
+)
+def test_a_question_goes_to_the_server_itself(command: str) -> None:
+    """It answers and ends, so there is nothing to wrap."""
+    launch = rewrite(command.split(), {})
+    assert launch.command == tuple(command.split())
+    assert launch.variables == {}
+
+
+def test_arguments_that_gunicorn_refuses_are_refused_in_its_words() -> None:
+    """The option is the mistake, not a missing app."""
+    with pytest.raises(ConfigError, match="unrecognized arguments: --nosuch"):
+        rewrite(["gunicorn", "--nosuch", "app:app"], {})

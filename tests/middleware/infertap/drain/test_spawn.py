@@ -37,7 +37,8 @@ def test_the_environment_keeps_clouds_and_drops_hooks(tmp_path: Path) -> None:
         "OTEL_EXPORTER_OTLP_CERTIFICATE": "ca.pem",
         "PYTHONPATH": "/libs",
         CHILD_MARKER: "1",
-        "GRPC_VERBOSITY": "ERROR",
+        "GRPC_VERBOSITY": "NONE",
+        "RUST_LOG": "off",
     }
 
 

@@ -109,3 +109,26 @@ def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 1
     assert "/nowhere/uvicorn" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("uvicorn nowhere:app", 'Error loading ASGI app. Could not import module "nowhere".'),
+        ("uvicorn app:missing", 'Attribute "missing" not found in module "app"'),
+        ("uvicorn broken:app", "ModuleNotFoundError: No module named 'not_installed'"),
+        ("fastapi run", "Could not find a default file to run"),
+    ],
+)
+def test_an_app_that_does_not_load_fails_in_the_servers_own_words(tmp_path: Path, command: str, words: str) -> None:
+    """As without infertap, and without a traceback where the server shows none."""
+    if command == "fastapi run" and importlib.util.find_spec("fastapi_cli") is None:
+        pytest.skip("fastapi-cli is not installed")
+    if command == "uvicorn app:missing":
+        (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "broken.py").write_text("import not_installed\n")
+    line = [sys.executable, "-m", "infertap_sidecar", "run", "--", *command.split()]
+    result = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode in (1, 3)
+    assert words in result.stderr
+    assert ("Traceback" in result.stderr) == (command == "uvicorn broken:app")

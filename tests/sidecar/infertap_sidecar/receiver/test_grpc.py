@@ -131,7 +131,7 @@ def test_a_taken_port_is_an_error(intake: Intake) -> None:
     """Two receivers must not share a port without a word."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = Address("127.0.0.1", other.getsockname()[1])
-        with pytest.raises(OSError, match=f"cannot listen on {address}"):
+        with pytest.raises(OSError, match=f"cannot listen on {address}: address already in use .--otlp-grpc"):
             GrpcReceiver(intake, address, bytes_max=LIMIT)
 
 
