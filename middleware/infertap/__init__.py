@@ -5,7 +5,12 @@ from infertap import InferenceMiddleware
 app.add_middleware(InferenceMiddleware)
 """
 
+# ruff: noqa: E402 - a mistake in OTEL_* must not stop the app at this import
 from infertap._version import __version__
+from infertap.sdk_import import import_sdk
+
+import_sdk()
+
 from infertap.asgi import InferenceMiddleware
 from infertap.child_span import start_span
 from infertap.config import Config

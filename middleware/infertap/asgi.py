@@ -13,7 +13,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, SpanContext
 
 from infertap.asgi_types import ASGIApp, Receive, Scope, Send
-from infertap.build import prepare_or_idle
+from infertap.build import prepare_or_idle, start
 from infertap.capture import Capture, snapshot
 from infertap.config import Config
 from infertap.joining.official import official_server_span
@@ -92,9 +92,7 @@ class InferenceMiddleware:
         """A server without lifespan events: start now, without waiting for it. None where nothing is recorded."""
         if not self._started:
             self._started = True
-            recorder = prepare_or_idle(self._config)
-            recorder.start()
-            self._adopt(recorder)
+            self._adopt(start(prepare_or_idle(self._config)))
             if self._pipeline is not None:
                 self._pipeline.joining.app_started()
         return self._pipeline
@@ -108,7 +106,11 @@ class InferenceMiddleware:
             async def record(scope: Scope, receive: Receive, send: Send) -> None:
                 await self._record(pipeline, scope, receive, send)
 
-            self._official = official_server_span(record, pipeline.joining)
+            try:
+                self._official = official_server_span(record, pipeline.joining)
+            except Exception as error:
+                # OpenTelemetry's own settings are wrong: the light span stands in, and traffic passes.
+                pipeline.capture_failed(error)
 
     async def _record(self, pipeline: Pipeline, scope: Scope, receive: Receive, send: Send) -> None:
         started_at_ns, started_ns = _wall_ns(), _now_ns()

@@ -71,6 +71,16 @@ def _prepare(config: Config, log: EventLog) -> Pipeline | Idle:
     return build_pipeline(config, choice, log)
 
 
+def start(recorder: Pipeline | Idle) -> Pipeline | Idle:
+    """Start it. What cannot start becomes an `Idle` that has said why: the first law, again."""
+    try:
+        recorder.start()
+    except Exception as error:
+        recorder = _idle([f"{type(error).__name__}: {error}"])
+        recorder.start()
+    return recorder
+
+
 def _idle(problems: Sequence[str]) -> Idle:
     return Idle(lambda: EventLog().not_recording(problems))
 

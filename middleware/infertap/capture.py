@@ -171,8 +171,8 @@ class Capture:
         if kind == "http.response.trailers":
             self.complete = not message.get("more_trailers", False)
             return self.complete
-        if kind == "http.response.pathsend":
-            return self._file_sent()
+        if kind == "http.response.pathsend" or kind == "http.response.zerocopysend":
+            return not message.get("more_body", False) and self._file_sent()
         return False
 
     def _body(self, body: bytes, now_ns: int) -> None:

@@ -48,7 +48,7 @@ class ChildSpan(ServerSpan):
 
     def __init__(self, name: str, server: ServerSpan, parent: ServerSpan) -> None:
         # Not the parent's constructor: it is for spans that are made from a traceparent.
-        self.name = name
+        self.name = name if name.__class__ is str else text_of(name)
         self.sink = server.sink
         self.request_key = server.request_key
         self._parent = parent
@@ -66,10 +66,10 @@ class ChildSpan(ServerSpan):
 
     def update_name(self, name: str) -> None:
         if not self.closed:
-            self.name = name
+            self.name = text_of(name)
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        if isinstance(value, str):
+        if isinstance(value, str) and not self.closed:
             self.held_bytes += len(value)
         super().set_attribute(key, value)
 

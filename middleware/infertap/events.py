@@ -3,6 +3,7 @@
 Never a body, never a header value, never a credential: messages carry names, counts and causes.
 """
 
+import contextlib
 import logging
 import sys
 import time
@@ -87,7 +88,9 @@ def _say(level: int, line: str) -> None:
     if logger.hasHandlers() and logger.isEnabledFor(level):
         logger.log(level, "%s", line)
     else:
-        print(f"infertap: {line}", file=sys.stderr, flush=True)
+        # A full disk, a closed pipe, a closed file: nobody hears it then, and nothing else may fail for it.
+        with contextlib.suppress(OSError, ValueError):
+            print(f"infertap: {line}", file=sys.stderr, flush=True)
 
 
 def _place(error: Exception) -> str:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from infertap.asgi_types import ASGIApp, Message, Receive, Scope, Send
-from infertap.build import prepare
+from infertap.build import prepare, start
 from infertap.config import Config
 from infertap.errors import ConfigError
 from infertap.pipeline import Idle, Pipeline
@@ -94,7 +94,6 @@ class Lifespan:
 
 
 def _prepare_and_start(config: Config | None) -> Pipeline | Idle:
-    recorder = prepare(config)
-    recorder.start()
+    recorder = start(prepare(config))
     recorder.wait_ready()
     return recorder

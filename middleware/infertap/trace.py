@@ -99,7 +99,7 @@ class ServerSpan(Span):
             self.touched = True
             if self._events is None:
                 self._events = []
-            self._events.append((name, timestamp or time.time_ns(), dict(attributes or {})))
+            self._events.append((text_of(name), timestamp or time.time_ns(), dict(attributes or {})))
 
     def add_link(self, context: SpanContext, attributes: Mapping[str, AttributeValue] | None = None) -> None:
         if not self.closed:
@@ -111,7 +111,7 @@ class ServerSpan(Span):
     def update_name(self, name: str) -> None:
         if not self.closed:
             self.touched = True
-            self._name = name
+            self._name = text_of(name)
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         if self.closed:

@@ -23,7 +23,7 @@ from infertap.inbox import Handed, Inbox, Item, arrival_ns
 from infertap.joining.joining import Joining
 from infertap.processors.assemble import Assembler
 from infertap.record import Exchange, InferenceRecord, LossCause
-from infertap.spool.folder import SpoolFolder, list_segments
+from infertap.spool.folder import SpoolFolder
 from infertap.spool.frames import Kind
 from infertap.spool.page import LOST, OLDEST_UNSPOOLED_NS, QUEUE_BYTES
 from infertap.spool.writer import SpoolWriter
@@ -105,6 +105,7 @@ class Worker:
         self._slots_made = writer.slots_made
         self._sequence_no = 0
         self._spool_full = False
+        self._next_tick_s = 0.0
         self._wake = threading.Event()
 
     def wake(self) -> None:
@@ -118,19 +119,20 @@ class Worker:
 
     def run(self) -> None:
         """The thread's life."""
-        self._open()
-        self._joining.look()
-        self.ready.set()
-        next_tick = 0.0
+        try:
+            self._open()
+            self._joining.look()
+        except Exception as error:
+            # The outermost boundary of the start: the thread lives on, and tries again at each tick.
+            self._log.record_failed(error)
+        finally:
+            self.ready.set()
         while not self.stopping:
             if self._wake.wait(self._flush_s):
                 self._wake.clear()
             try:
                 self.spool_queue()
-                now = self._clock.monotonic_s()
-                if now >= next_tick:
-                    next_tick = now + _TICK_S
-                    self._tick()
+                self._tick_if_due()
             except Exception as error:
                 self._log.record_failed(error)
         self._finish()
@@ -147,6 +149,12 @@ class Worker:
         if self._slots_made != self.writer.slots_made:
             self._slots_made = self.writer.slots_made
             self.counters = self.writer.counters
+
+    def _tick_if_due(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._next_tick_s:
+            self._next_tick_s = now_s + _TICK_S
+            self._tick()
 
     def _tick(self) -> None:
         if self.writer.ledger.dirty:
@@ -169,6 +177,9 @@ class Worker:
         while queue:
             self.counters[OLDEST_UNSPOOLED_NS] = arrival_ns(queue[0])
             self._spool_group()
+            if not self.stopping:
+                # Under a load that never lets the queue run empty, somebody must still look after the drainer.
+                self._tick_if_due()
         self.counters[OLDEST_UNSPOOLED_NS] = 0
 
     def _spool_group(self) -> None:
@@ -263,8 +274,8 @@ class Worker:
                 self._flush()
             self.writer.seal()
             lost = {cause.value: self.counters[index] for cause, index in LOST.items()}
-            self.delivery.flush_and_wait(self.writer, deadline_s=self._drain_s)
-            waiting = sum(len(list_segments(self._folder.slot_dir(spool_id))) for spool_id in self._folder.slot_ids())
+            # Of this process alone: what its siblings still deliver does not wait for anybody.
+            waiting = self.delivery.flush_and_wait(self.writer, deadline_s=self._drain_s)
             self._log.stopped(self.kept, lost, waiting, self._folder.path)
         except SpoolError as error:
             self._log.spool_failed(error)

@@ -13,7 +13,7 @@ SOURCES = {
     "infertap": ROOT / "middleware" / "infertap",
     "infertap_sidecar": ROOT / "sidecar" / "infertap_sidecar",
 }
-LEAVES = {"_version", "clock", "errors", "record", "targets"}
+LEAVES = {"_version", "clock", "errors", "record", "sdk_import", "targets"}
 REQUEST_PATH = LEAVES | {"capture", "paths", "processors", "protocols", "trace", "trace_context"}
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},

@@ -82,10 +82,14 @@ class Joining:
 
     def app_started(self) -> None:
         """The app has had its chance to set a tracer provider; offer ours where it did not."""
-        if self._settings.install_provider and _global_provider() is None:
-            switched_off = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() in ("true", "1")
-            if not switched_off and not os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"):
-                otel_trace.set_tracer_provider(InstalledProvider())
+        try:
+            if self._settings.install_provider and _global_provider() is None:
+                switched_off = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() in ("true", "1")
+                if not switched_off and not os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"):
+                    otel_trace.set_tracer_provider(InstalledProvider())
+        except Exception as error:
+            # Limits in OTEL_* that the SDK does not understand: the app starts without our provider.
+            self._sink.capture_failed(error)
         self.look()
 
     def _look_for_provider(self) -> None:

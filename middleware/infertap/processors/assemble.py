@@ -57,8 +57,10 @@ class Assembler:
         self._redactor = Redactor(names)
         self._bodies = BodyProcessor(self._redactor, settings.inline_bytes_max)
         self._allowed = _lower(settings.capture_headers)
-        self._span_request = _lower((*_SPAN_HEADERS, *settings.span_request_headers))
-        self._span_response = _lower(settings.span_response_headers)
+        # content = "metadata" keeps no headers but those that the HTTP conventions ask for.
+        captured = settings.content != "metadata"
+        self._span_request = _lower((*_SPAN_HEADERS, *(settings.span_request_headers if captured else ())))
+        self._span_response = _lower(settings.span_response_headers if captured else ())
         self._version = names.version
         self._span_rows = SpanRows(
             self._redactor,
@@ -80,7 +82,7 @@ class Assembler:
         if exchange.error_message:
             record.error_message = self._redactor.text(exchange.error_message)[0]
         for name, value in (exchange.tags or {}).items():
-            record.tags[name], hits = self._redactor.attribute(name, value)
+            record.tags[redact_text(name)[0]], hits = self._redactor.attribute(name, value)
             record.redacted_count += hits
         self._fill_bodies(record, exchange, request_headers, response_headers)
         if ids.trace_flags & 1:
@@ -124,7 +126,8 @@ class Assembler:
     ) -> None:
         request_type = parse_media_type(request_headers.get("content-type"))
         response_type = parse_media_type(response_headers.get("content-type"))
-        record.request_content_type, record.response_content_type = request_type.name, response_type.name
+        record.request_content_type = self._type_name(request_type)
+        record.response_content_type = self._type_name(response_type)
         several = exchange.chunk_count > 1 and "content-length" not in response_headers
         record.is_stream = response_type.streams or several
         if not exchange.request_complete and _announces_more(request_headers, exchange.request_bytes):
@@ -162,6 +165,9 @@ class Assembler:
         field = self._redactor.field
         return {name: field(name, value) for name, value in headers.items() if name in self._allowed}
 
+    def _type_name(self, media: MediaType) -> str | None:
+        return None if media.name is None else self._redactor.field("content-type", media.name)
+
     def _one(self, headers: dict[str, str], name: str) -> str | None:
         value = headers.get(name)
         return None if value is None else self._redactor.field(name, value)[:_ID_CHARACTERS_MAX]
@@ -180,7 +186,7 @@ class Assembler:
             kind="INTERNAL" if ids.foreign else "SERVER",
             span_id=f"{ids.own_span_id if ids.foreign else ids.span_id:016x}",
             parent_span_id=f"{parent:016x}" if parent else None,
-            trace_state=ids.trace_state,
+            trace_state=redact_text(ids.trace_state)[0] if ids.trace_state else "",
             trace_flags=ids.trace_flags,
             http_version=scope.http_version,
             scheme=scope.scheme,

@@ -1,7 +1,9 @@
 """From the bytes that passed to text: content codings, then the charset; both bounded, both strict."""
 
 import codecs
+import json
 import zlib
+from functools import lru_cache
 
 from infertap.processors.media import Kind, MediaType
 
@@ -9,6 +11,9 @@ _MEMBERS_MAX = 256
 """Compressed parts of one body that follow one another. Each costs a copy of all the rest."""
 _ZSTD_WINDOW_BYTES_MAX = 8 << 20
 """What RFC 9659 lets an HTTP peer ask for."""
+_JSON_KINDS = frozenset({Kind.JSON, Kind.NDJSON})
+_READ_BY_BYTES = _JSON_KINDS | {Kind.EVENT_STREAM, Kind.FORM}
+_ASCII = bytes(range(32, 127))
 _NO_CHARSETS = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape"})
 
 
@@ -44,14 +49,42 @@ def decode(raw: bytes, media: MediaType, coding: str | None, *, bytes_max: int) 
     if media.kind is Kind.MULTIPART:
         # File parts may be of any bytes; they are dropped before anything is stored, fields are read again as UTF-8.
         return raw.decode("utf-8", "replace")
-    if media.kind is Kind.UNKNOWN and b"\0" in raw:
-        raise BinaryError("no content type, and a NUL byte")
     try:
-        return raw.decode(_text_codec(media.charset))
+        text = _decoded(raw, media)
     except UnicodeError as error:
         if media.kind is Kind.UNKNOWN:
             raise BinaryError("no content type, and not UTF-8") from error
         raise UndecodableError("not of its charset") from error
+    if "\0" in text:
+        # No text holds one; between the letters of a name they would hide it from redaction.
+        raise BinaryError("a NUL character")
+    return text
+
+
+def _decoded(raw: bytes, media: MediaType) -> str:
+    """Servers read JSON, forms and events by their bytes, whatever charset is said: a false one must not turn names
+    into characters that redaction does not know, and the server does."""
+    if media.kind in _JSON_KINDS and (b"\0" in raw[:4] or raw[:1] in (b"\xff", b"\xfe")):
+        return raw.decode(json.detect_encoding(raw))
+    codec = _text_codec(media.charset)
+    if codec != "utf-8" and (media.kind in _READ_BY_BYTES or not _keeps_ascii(codec)):
+        try:
+            text = raw.decode()
+            if "\0" not in text:
+                return text
+        except UnicodeError:
+            if media.kind in _READ_BY_BYTES and not _keeps_ascii(codec):
+                raise
+    return raw.decode(codec)
+
+
+@lru_cache(64)
+def _keeps_ascii(codec: str) -> bool:
+    """Whether the printable characters of ASCII are the same bytes in this charset."""
+    try:
+        return _ASCII.decode(codec) == _ASCII.decode("ascii")
+    except UnicodeError:
+        return False
 
 
 def _without_codings(raw: bytes, header: str, bytes_max: int) -> bytes:

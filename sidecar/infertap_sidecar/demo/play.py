@@ -15,12 +15,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from infertap.targets import TableTarget
-<<<<<<< HEAD
-from infertap_sidecar.demo.children import POLL_S, Child, DemoError, reserved_port, running, wait_until_ready
-=======
 from infertap_sidecar.address import Address, listen
-from infertap_sidecar.demo.children import POLL_S, Child, DemoError, free_port, running, wait_until_ready
->>>>>>> cli
+from infertap_sidecar.demo.children import POLL_S, Child, DemoError, reserved_port, running, wait_until_ready
 from infertap_sidecar.demo.clients import Answered, Clients, Planned, plan
 from infertap_sidecar.demo.findings import Run
 from infertap_sidecar.demo.screen import make_console, make_progress, show_commands, show_findings
