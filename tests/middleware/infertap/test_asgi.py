@@ -1,6 +1,7 @@
 """`InferenceMiddleware` around apps of every kind, with a real pipeline and a real spool that is read afterwards."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -437,3 +438,24 @@ def test_with_a_full_budget_every_exchange_is_a_row_or_a_counted_loss(recording:
     kept = [row for row in it.rows if row.get("request")]
     assert len(over) + len(kept) == len(it.rows)
     assert len(kept) <= 2
+
+
+def test_a_queue_that_never_runs_empty_holds_up_no_tick(recording: Any) -> None:
+    """The worker looks after the drainer, its beat and the spool's room also while more comes than it can take."""
+    body = b'{"rows": [' + b", ".join([b'{"a": "b", "c": [1, 2, 3]}'] * 4_000) + b"]}"
+    waiting: list[int] = []
+    with recording(_plain, queue_bytes_max="4MiB") as it:
+        it.request()
+        pipeline = it.middleware.pipeline
+        pipeline.wait_ready()
+        look_after = pipeline.worker.delivery.tick
+
+        def tick() -> None:
+            waiting.append(len(pipeline.inbox.queue))
+            look_after()
+
+        pipeline.worker.delivery.tick = tick
+        deadline_s = time.monotonic() + 60
+        while sum(length > 5 for length in waiting) < 2 and time.monotonic() < deadline_s:
+            it.request(Client({"type": "http.request", "body": body}), (b"content-type", b"application/json"))
+    assert sum(length > 5 for length in waiting) >= 2

@@ -376,3 +376,13 @@ def test_the_accounts_balance_whatever_passes(steps: list[tuple[bool, int]], cap
     for chunks in (exchange.request_chunks, exchange.response_chunks):
         assert sum(map(len, chunks)) <= cap
     assert len(set(exchange.codes)) == len(exchange.codes)
+
+
+def test_zero_copy_sends_complete_an_answer_with_the_last_of_them() -> None:
+    """Their bytes never pass here, as with `pathsend`."""
+    capture, budget = _capture()
+    capture.sent(_start(200, [(b"content-length", b"9")]), 0)
+    assert not capture.sent({"type": "http.response.zerocopysend", "file": 3, "more_body": True}, 600)
+    assert capture.sent({"type": "http.response.zerocopysend", "file": 3}, 700)
+    exchange = _close(capture, budget)
+    assert (exchange.end_reason, exchange.response_bytes) == ("complete", 9)
