@@ -48,7 +48,7 @@ class Drained:
         self.pipeline: Pipeline = build_pipeline(config, choice, EventLog())
         self.folder = SpoolFolder(choice.folder)
         self.requests = 0
-        self.pipeline._open()
+        self.pipeline.worker.writer.open()
         self._wait_for(lambda state: state.phase is Phase.RUNNING and state.pid != 0)
         self.pid = self.state.pid
 

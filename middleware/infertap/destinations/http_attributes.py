@@ -4,25 +4,73 @@
    has the functions we know, or chokes on an input, a dozen lines here give the stable names.
 2. Stable names by default. `OTEL_SEMCONV_STABILITY_OPT_IN` is honoured where it names `http` or `http/dup`.
 3. A scope comes from a spooled record, so whatever is in it has been redacted.
+4. The official functions cost more than all the rest of a span, and are asked the same things again and again: the last
+   answers are remembered. The client is asked about apart, since each connection has a port of its own.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple, Self
 
 from opentelemetry.trace import Status, StatusCode
 
 Scope = Mapping[str, Any]
 """An ASGI HTTP scope rebuilt from a record: the keys of the specification, without `type`."""
 
+_NOTHING_KNOWN: Scope = {"method": "GET", "path": "/"}
 _KNOWN_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY")
+_REMEMBERED = 1024
+"""Answers that stay in memory for each question; one is about 2 KB."""
+
 _WRONG_INPUT = (TypeError, AttributeError, ValueError, LookupError)
 """What the official functions raise for headers or queries that they cannot decode, or when their signature changed."""
+
+
+class HttpFacts(NamedTuple):
+    """What the attributes of a request are made from; None is absent."""
+
+    method: str
+    path: str
+    query: str
+    http_version: str | None
+    scheme: str | None
+    root_path: str | None
+    server: tuple[Any, ...] | None
+    """(host, port)."""
+    headers: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, request: Mapping[str, Any], facts: Mapping[str, Any]) -> Self:
+        """From a REQUEST payload and its `span`."""
+        server = facts.get("server")
+        return cls(
+            request["method"],
+            request["path"],
+            request.get("query") or "",
+            facts.get("http_version"),
+            facts.get("scheme"),
+            facts.get("root_path"),
+            None if server is None else tuple(server),
+            tuple([(name, value) for name, value in facts.get("headers", ())]),
+        )
+
+    def scope(self) -> Scope:
+        """The same as an ASGI scope without `client`."""
+        given = {"http_version": self.http_version, "scheme": self.scheme, "root_path": self.root_path}
+        return {
+            "method": self.method,
+            "path": self.path,
+            "query_string": self.query.encode("utf-8", "replace"),
+            "headers": [(name.encode(), value.encode()) for name, value in self.headers],
+            "server": self.server,
+            **{name: value for name, value in given.items() if value is not None},
+        }
 
 
 class HttpOutcome(NamedTuple):
     """What a status code means for a span."""
 
-    attributes: dict[str, Any]
+    attributes: Mapping[str, Any]
     status: str
     """`UNSET` or `ERROR`."""
 
@@ -40,6 +88,22 @@ class HttpAttributes:
         self._capture_request = _names(environ.get("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST"))
         self._capture_response = _names(environ.get("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE"))
         self._sanitize = _names(environ.get("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS"))
+        self._of_facts = lru_cache(_REMEMBERED)(lambda facts: self.of_request(facts.scope()))
+        self._of_client = lru_cache(_REMEMBERED)(self._client_attributes)
+        self.of_status = lru_cache(_REMEMBERED)(self._status_attributes)
+        """From a status code: its attribute, and `error.type` where the server is to blame."""
+
+    def of_exchange(self, facts: HttpFacts, client: list[Any] | None) -> dict[str, Any]:
+        """`of_request` of these facts and this client ([address, port])."""
+        if client is None:
+            return dict(self._of_facts(facts))
+        return {**self._of_facts(facts), **self._of_client(*client)}
+
+    def _client_attributes(self, address: Any, port: Any) -> Mapping[str, Any]:
+        """What a client adds to a request of which nothing else is known."""
+        rest = self.of_request(_NOTHING_KNOWN)
+        attributes = self.of_request({**_NOTHING_KNOWN, "client": (address, port)})
+        return {name: value for name, value in attributes.items() if name not in rest}
 
     def of_request(self, scope: Scope) -> dict[str, Any]:
         """Method, path, query, scheme, server, client, user agent, protocol version."""
@@ -50,8 +114,7 @@ class HttpAttributes:
                 pass
         return _own_request_attributes(scope)
 
-    def of_status(self, status_code: int) -> HttpOutcome:
-        """The status code, and `error.type` where the server is to blame."""
+    def _status_attributes(self, status_code: int) -> HttpOutcome:
         if self._official is not None:
             recorder = _SpanRecorder()
             try:

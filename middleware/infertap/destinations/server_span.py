@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from infertap.destinations.http_attributes import HttpAttributes, known_method
+from infertap.destinations.http_attributes import HttpAttributes, HttpFacts, known_method
 from infertap.record import EndReason, SpanRecord
 
 SCOPE_NAME = "infertap"
@@ -76,7 +76,7 @@ class ServerSpanRenderer:
     def _attributes_and_status(
         self, request: Mapping[str, Any], facts: Mapping[str, Any], exception: list[Any] | None
     ) -> tuple[dict[str, Any], list[Any] | None]:
-        attributes = self._http.of_request(_scope(request, facts))
+        attributes = self._http.of_exchange(HttpFacts.of(request, facts), facts.get("client"))
         if facts["kind"] == "SERVER":
             attributes.update(self._http.of_request_headers(facts.get("headers", [])))
         if facts.get("route"):
@@ -103,19 +103,6 @@ def _renderer_of_this_process() -> ServerSpanRenderer:
 def render_server_span(request: Mapping[str, Any], header: Mapping[str, Any]) -> SpanRecord:
     """`ServerSpanRenderer.render` with the `OTEL_*` variables of this process, read at the first call."""
     return _renderer_of_this_process().render(request, header)
-
-
-def _scope(request: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    scope: dict[str, Any] = {
-        "method": request["method"],
-        "path": request["path"],
-        "query_string": (request.get("query") or "").encode("utf-8", "replace"),
-        "headers": [(name.encode(), value.encode()) for name, value in facts.get("headers", ())],
-    }
-    scope.update(
-        {name: facts[name] for name in ("http_version", "scheme", "root_path", "server", "client") if name in facts}
-    )
-    return scope
 
 
 def _row_attributes(request: Mapping[str, Any]) -> dict[str, Any]:

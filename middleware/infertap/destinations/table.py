@@ -127,7 +127,8 @@ def _spans(segment: Segment, head: SegmentHead) -> "Rendered":
 
     def render(position: int, payload: Payload) -> Row:
         if position >= app_spans:
-            payload = render_server_span(payload, segment.header).to_payload()
+            # Not its payload: nothing is gained by leaving out here what the row has as null.
+            payload = vars(render_server_span(payload, segment.header))
         return span_row(payload, head, position)
 
     return _rendered(payloads, head, render)

@@ -309,6 +309,20 @@ def test_bodies_never_are_part_of_the_span() -> None:
     assert "7f3a" not in repr(ServerSpanRenderer({}).render(request, HEADER))
 
 
+def test_what_was_rendered_before_leaves_nothing_behind() -> None:
+    """Requests that share what the renderer remembers of them get their own client and attributes all the same."""
+    renderer = ServerSpanRenderer({})
+    first = renderer.render(payload_of(scope_of({}), attributes={"team": "red"}, status_code=503), HEADER)
+    other_client = renderer.render(payload_of(scope_of({"client": ("10.9.9.9", 12)})), HEADER)
+    no_client = renderer.render(payload_of(scope_of({"client": None})), HEADER)
+    again = renderer.render(payload_of(scope_of({})), HEADER)
+    assert first.attributes["team"] == "red"
+    assert (first.attributes["client.address"], first.attributes["client.port"]) == ("10.1.2.3", 4711)
+    assert (other_client.attributes["client.address"], other_client.attributes["client.port"]) == ("10.9.9.9", 12)
+    assert not {"client.address", "team", "error.type"} & no_client.attributes.keys()
+    assert again.attributes == ServerSpanRenderer({}).render(payload_of(scope_of({})), HEADER).attributes
+
+
 def test_shim_takes_the_official_functions() -> None:
     """With the installed version the official functions are in use: our own lines know no old names."""
     shim = http_attributes.HttpAttributes({"OTEL_SEMCONV_STABILITY_OPT_IN": "http/dup"})
