@@ -18,8 +18,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from infertap.joining.echo import echo
 from infertap.joining.installed import InstalledProvider
 from infertap.joining.mlflow import MlflowBridge, loaded_mlflow
+from infertap.joining.providers import processors_of
 from infertap.joining.request_keys import RequestKeys
-from infertap.joining.span_tap import Sink, SpanTap, processors_of
+from infertap.joining.span_tap import Sink, SpanTap
 from infertap.record import InferenceRecord, TraceIds
 from infertap.trace import ServerSpan, bind_request, unbind_request
 from infertap.trace_context import marked_state
@@ -76,6 +77,7 @@ class Joining:
         try:
             with self._lock:
                 self._look_for_provider()
+                self._sit_down_again()
                 self._look_for_mlflow()
         except Exception as error:
             self._sink.capture_failed(error)
@@ -98,6 +100,13 @@ class Joining:
             return
         self._global = found
         self.tap(found, orphans=False)
+
+    def _sit_down_again(self) -> None:
+        """Phoenix's provider throws out what sits on it when the app adds a processor; Logfire makes a new provider at
+        each `configure`."""
+        for provider, tap in self._taps:
+            if not tap.orphans and not tap.sits_on(provider):
+                tap.sit_on(provider)
 
     def _look_for_mlflow(self) -> None:
         if self._bridge is not None or self._bridge_failed:

@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from infertap.joining.finished_span import FinishedSpan
+from infertap.joining.providers import exports_otlp, processors_of
 from infertap.joining.request_keys import RequestKeys
 from infertap.record import PendingSpan
-
-_OTLP_EXPORTERS = "opentelemetry.exporter.otlp"
 
 
 class Sink(Protocol):
@@ -58,9 +57,14 @@ class SpanTap(SpanProcessor):
                 active._span_processors = (self, *active._span_processors)
             self._processors = lambda: active._span_processors
         else:
-            # Somebody's wrapper around a provider: it knows the method, and hides what else it holds.
+            # No provider of the SDK: it knows the method, and hides what it holds.
             provider.add_span_processor(self)
         self._judge()
+
+    def sits_on(self, provider: Any) -> bool:
+        """Whether it still calls us: a provider may be exchanged within its wrapper, processors within the provider."""
+        active = processors_of(provider)
+        return active is None or any(processor is self for processor in active._span_processors)
 
     def leave(self, provider: Any) -> None:
         """Take nothing any more; the provider lives on."""
@@ -78,7 +82,7 @@ class SpanTap(SpanProcessor):
     def exported_by_others(self) -> bool:
         """Whether the provider sends its spans over OTLP by itself."""
         processors = self._processors()
-        return isinstance(processors, tuple) and any(_exports_otlp(processor) for processor in processors)
+        return isinstance(processors, tuple) and any(exports_otlp(processor) for processor in processors)
 
     def _judge(self) -> None:
         self._judged = self._processors()
@@ -110,18 +114,3 @@ class SpanTap(SpanProcessor):
                 sink.submit_span(FinishedSpan(span, belonging.key, self._resource, table_only=self._table_only))
         except Exception as error:
             sink.capture_failed(error)
-
-
-def processors_of(provider: object) -> Any:
-    """What holds the processors of an SDK provider; None for another one."""
-    active = getattr(provider, "_active_span_processor", None)
-    known = isinstance(provider, TracerProvider) and isinstance(getattr(active, "_span_processors", None), tuple)
-    return active if known else None
-
-
-def _exports_otlp(processor: object) -> bool:
-    """Whether an OTLP exporter of OpenTelemetry, or one derived from it, is in this processor."""
-    exporter = getattr(processor, "span_exporter", None)
-    if exporter is None:
-        exporter = getattr(getattr(processor, "_batch_processor", None), "_exporter", None)
-    return any(kind.__module__.startswith(_OTLP_EXPORTERS) for kind in type(exporter).__mro__)

@@ -226,3 +226,42 @@ def test_the_apps_own_backend_gets_the_parent_of_its_spans(
             "http.request.method": "POST", "http.response.status_code": 500, "http.route": "/items/{id}",
             "url.path": "/items/7", "url.scheme": "http", "infertap.request_id": "r1",
         }  # fmt: skip
+
+
+class Logfire:
+    """A provider that others put around the SDK's, and that they exchange at each `configure`."""
+
+    def __init__(self) -> None:
+        self.provider = TracerProvider(shutdown_on_exit=False)
+
+    def add_span_processor(self, processor: Any) -> None:
+        self.provider.add_span_processor(processor)
+
+
+def test_a_provider_exchanged_within_its_wrapper_is_found_again(
+    joining: Joining, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker's next look sits down on the new one."""
+    wrapper = Logfire()
+    monkeypatch.setattr(otel_trace, "_TRACER_PROVIDER", wrapper)
+    joining.look()
+    wrapper.provider = TracerProvider(shutdown_on_exit=False)
+    joining.look()
+    joining.look()
+    joined = joining.enter(server_span(sink), {"headers": []})
+    wrapper.provider.get_tracer("library").start_span("work").end()
+    joined.leave()
+    assert sink.names == ["work"]
+
+
+def test_who_was_thrown_out_sits_down_again(joining: Joining, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phoenix's provider drops the processors it has when the app adds its own."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    monkeypatch.setattr(otel_trace, "_TRACER_PROVIDER", provider)
+    joining.look()
+    provider._active_span_processor._span_processors = ()
+    joining.look()
+    joined = joining.enter(server_span(sink), {"headers": []})
+    provider.get_tracer("library").start_span("work").end()
+    joined.leave()
+    assert sink.names == ["work"]
