@@ -4,20 +4,23 @@
    wrong credentials, a redirect, a login page) leaves the frame in the spool.
 2. A frame without a span (its trace is not sampled) counts as `sampled`, and nothing of it leaves.
 3. What is over a limit is withheld and marked, never cut; no span is lost for its size.
+4. A span that the receiver fails on while it takes others holds nobody up: what is behind it goes on.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
 from infertap.clock import Clock
-from infertap.destinations.otlp_batches import Item, Progress, batches, delivered_prefixes, minute_of, pending
+from infertap.destinations.otlp_batches import Item, ItemKey, Progress, batches, delivered_prefixes, minute_of, pending
 from infertap.destinations.otlp_delivery import BatchSize, Delivery, NotAccepted
 from infertap.destinations.otlp_exporters import Answer, SpanExport, connect, shown
 from infertap.destinations.otlp_headers_file import HeadersFile
 from infertap.destinations.otlp_probe import explain, probe
 from infertap.destinations.otlp_rendering import SpanRendering
+from infertap.destinations.otlp_suspicion import Suspicion
 from infertap.destinations.protocol import OutcomeKey, Receipt
 from infertap.destinations.readable_spans import UNREADABLE
 from infertap.destinations.span_size import size_estimate
@@ -30,6 +33,8 @@ logger = logging.getLogger("infertap.otlp")
 BATCH_BYTES_MAX = {"grpc": 3_500_000, "http/protobuf": 900_000}
 """Bytes of one request, uncompressed. gRPC servers refuse 4 MiB; behind HTTP, nginx and New Relic refuse 1 MB."""
 _BATCH_SPANS_MAX = 4096
+_KEPT_BYTES_MAX = 16 << 20
+"""Of spans that have failed alone and are kept in memory, so that the segments behind them can be read."""
 _EXPLANATION_AGE_S_MAX = 60.0
 
 
@@ -69,6 +74,7 @@ class OtlpDestination:
         self._probes = probes
         self._export: SpanExport | None = None
         self._progress: dict[tuple[str, int], Progress] = {}
+        self._suspicion = Suspicion(clock)
         self._explained: tuple[str, float, str] = ("", 0.0, "")
 
     def open(self) -> None:
@@ -87,26 +93,38 @@ class OtlpDestination:
 
         The receipt's outcomes count requests: `written`, `sampled` (the request has no span) and `lost/rejected`.
         """
+        if not segments:
+            return Receipt({})
         export = self._exporter()
         keys = [(segment.spool_id, segment.segment_no) for segment in segments]
         self._progress = {
-            key: self._progress.get(key) or Progress(segment) for key, segment in zip(keys, segments, strict=True)
+            key: self._progress.get(key) or Progress.of(segment) for key, segment in zip(keys, segments, strict=True)
         }
-        run = Delivery(export, self._batch_size, self._smaller)
-        failure: RetryableError | None = None
+        self._suspicion.keep_only(self._progress.keys())
+        run = Delivery(export, self._batch_size, self._smaller, self._suspicion, self._clock)
+        failure: Answer | None = None
         try:
-            for requests in (True, False):
-                items = self._items(requests=requests)
-                for batch in batches(items, bytes_max=lambda: self._batch_size.now, spans_max=_BATCH_SPANS_MAX):
-                    run.send(batch)
-            run.settle_suspects()
+            self._send_rounds(run)
+            failure = run.held_back
         except NotAccepted as error:
-            failure = RetryableError(self._reason(error.answer), retry_after_s=error.answer.retry_after_s)
+            failure = error.answer
         run.report()
         receipt = self._receipt(segments)
         if failure is not None and not receipt.delivered:
-            raise failure
+            raise RetryableError(self._reason(failure), retry_after_s=failure.retry_after_s)
         return receipt
+
+    @property
+    def keeps(self) -> AbstractSet[tuple[str, int]]:
+        """See `Destination`: what is complete behind a span that is held back, and what lacks only such spans."""
+        kept: set[tuple[str, int]] = set()
+        size_bytes = 0
+        for key, progress in self._progress.items():
+            sizes = [self._suspicion.lonely_bytes((*key, *frame)) for frame in progress.left]
+            if all(sizes) and size_bytes + sum(sizes) <= _KEPT_BYTES_MAX:
+                kept.add(key)
+                size_bytes += sum(sizes)
+        return kept
 
     def maintain(self) -> None:
         """Nothing to do."""
@@ -116,6 +134,21 @@ class OtlpDestination:
         export, self._export = self._export, None
         if export is not None:
             export.close()
+
+    def _send_rounds(self, run: Delivery) -> None:
+        """Send all that is left; what is suspected comes last, so that the receiver has shown by then how it is."""
+        goes_on = True
+        while goes_on:
+            for suspected in (False, True):
+                for requests in (True, False):
+                    items = self._items(run, requests=requests, suspected=suspected)
+                    for batch in batches(items, bytes_max=lambda: self._batch_size.now, company_max=self._company_max):
+                        run.send(batch)
+            run.settle_suspects()
+            goes_on = run.goes_on()
+
+    def _company_max(self, item: Item) -> int:
+        return min(self._suspicion.company_max(item.key) or _BATCH_SPANS_MAX, _BATCH_SPANS_MAX)
 
     def _exporter(self) -> SpanExport:
         target = self._headers.current()
@@ -134,14 +167,22 @@ class OtlpDestination:
     def _receipt(self, segments: Sequence[Segment]) -> Receipt:
         delivered = delivered_prefixes(segments, self._progress)
         counts: dict[str, dict[OutcomeKey, int]] = {}
+        parked: list[Segment] = []
         for key in [key for key in self._progress if key[1] <= delivered.get(key[0], -1)]:
+            progress = self._progress.pop(key)
             of_slot = counts.setdefault(key[0], {})
-            for outcome, count in self._progress.pop(key).outcomes.items():
+            for outcome, count in progress.outcomes.items():
                 of_slot[outcome] = of_slot.get(outcome, 0) + count
-        return Receipt(delivered=delivered, outcomes={spool_id: of for spool_id, of in counts.items() if of})
+            if progress.parked:
+                parked.append(progress.parked_frames)
+        outcomes = {spool_id: of for spool_id, of in counts.items() if of}
+        return Receipt(delivered=delivered, outcomes=outcomes, parked=parked)
 
-    def _items(self, *, requests: bool) -> Iterator[Item]:
-        for progress, index, payload in pending(self._progress.values(), requests=requests):
+    def _items(self, run: Delivery, *, requests: bool, suspected: bool) -> Iterator[Item]:
+        def is_wanted(key: ItemKey) -> bool:
+            return self._suspicion.suspects(key) is suspected and run.is_wanted(key)
+
+        for progress, index, payload in pending(self._progress.values(), requests=requests, wanted=is_wanted):
             try:
                 yield self._item(progress, index, payload, requests=requests)
             except UNREADABLE:
@@ -164,8 +205,7 @@ class OtlpDestination:
 
     def _smaller(self, item: Item) -> Item | None:
         """The item in at most half its size, or as small as it gets; None where it is that already."""
-        segment = item.progress.segment
-        payload = (segment.requests if item.is_request else segment.spans)[item.index]
+        payload = item.progress.left[item.is_request, item.index]
         smaller = self._item(item.progress, item.index, payload, requests=item.is_request, bytes_max=item.size // 2)
         return smaller if smaller.size < item.size else None
 

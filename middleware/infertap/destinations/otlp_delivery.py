@@ -4,14 +4,18 @@
    setting, not wrong data.
 2. A span that is too large goes again, half as large each time: without its bodies, then without its attributes.
 3. The receiver's partial success is counted as lost, and never re-sent.
+4. A batch that fails again and again while the receiver lives is left aside: the others go on, and its spans travel in
+   ever smaller company; see `otlp_suspicion`. Throttling is never a span's fault: there everything waits.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from infertap.destinations.otlp_batches import Item
+from infertap.clock import Clock
+from infertap.destinations.otlp_batches import Item, ItemKey
 from infertap.destinations.otlp_exporters import Answer, SpanExport, Verdict
+from infertap.destinations.otlp_suspicion import Suspicion
 from infertap.record import LossCause
 
 logger = logging.getLogger("infertap.otlp")
@@ -19,6 +23,10 @@ logger = logging.getLogger("infertap.otlp")
 _BATCH_BYTES_MIN = 16_384
 _REFUSALS_MAX = 64
 """Refused requests of one delivery without a single acceptance, before it is taken for a wrong setting."""
+_ASIDE_MAX = 3
+"""Batches of one delivery left aside without a single acceptance, before the receiver is taken to be down."""
+_SEARCH_S_MAX = 10.0
+"""How long one delivery looks for the spans that a receiver fails on: the other destination waits meanwhile."""
 
 
 @dataclass(slots=True)
@@ -61,18 +69,43 @@ class Delivery:
         export: Sends one request.
         batch_size: Is adapted to what the receiver says.
         smaller: Renders an item again in half its size; None where it cannot become smaller.
+        suspicion: What earlier deliveries have learned of failing batches.
+        clock: Bounds the search in failing batches.
     """
 
-    def __init__(self, export: SpanExport, batch_size: BatchSize, smaller: Callable[[Item], Item | None]) -> None:
+    def __init__(
+        self,
+        export: SpanExport,
+        batch_size: BatchSize,
+        smaller: Callable[[Item], Item | None],
+        suspicion: Suspicion,
+        clock: Clock,
+    ) -> None:
         self._export = export
         self._batch_size = batch_size
         self._smaller = smaller
+        self._suspicion = suspicion
+        self._clock = clock
+        self._search_ends_s = clock.monotonic_s() + _SEARCH_S_MAX
         self._accepted = False
+        self._aside: list[Answer] = []
+        self._tried_alone: set[ItemKey] = set()
+        self._separated = False
         self._spans_seen = 0
         self._refusals = 0
         self._suspects: list[Item] = []
         self._last_refusal = Answer(Verdict.REFUSED)
         self._spans_lost = 0
+        self._spans_parked = 0
+
+    @property
+    def held_back(self) -> Answer | None:
+        """Why something was left aside, where nothing at all was accepted."""
+        return self._aside[-1] if self._aside and not self._accepted else None
+
+    def is_wanted(self, key: ItemKey) -> bool:
+        """Whether a frame may go now: what has failed alone goes once in a delivery."""
+        return key not in self._tried_alone
 
     def send(self, batch: list[Item]) -> None:
         """Send a batch, or its halves.
@@ -101,6 +134,12 @@ class Delivery:
             raise NotAccepted(Answer(Verdict.MISCONFIGURED, reason))
         for item in self._suspects:
             self._lose(item)
+        self._suspects = []
+
+    def goes_on(self) -> bool:
+        """Whether another round is worth while: something was divided in the last one, and there is time."""
+        separated, self._separated = self._separated, False
+        return separated and self._clock.monotonic_s() < self._search_ends_s
 
     def report(self) -> None:
         """One log line where anything was lost for good."""
@@ -108,6 +147,12 @@ class Delivery:
             logger.error(
                 "the OTLP receiver rejected %d spans for good (%s)", self._spans_lost, self._last_refusal.reason
             )
+        if self._spans_parked:
+            logger.error(
+                "the OTLP receiver fails on %d spans whenever they come (%s), and takes others: given up, and kept in "
+                "the spool's folder `parked`",
+                self._spans_parked, self._aside[-1].reason,
+            )  # fmt: skip
 
     def _send(self, batch: list[Item]) -> None:
         size = sum(item.size for item in batch)
@@ -116,6 +161,7 @@ class Delivery:
             case Verdict.ACCEPTED:
                 self._accepted = self._accepted or answer.rejected < sum(item.span is not None for item in batch)
                 self._batch_size.raise_again()
+                self._suspicion.accepted(batch)
                 if answer.rejected:
                     self._last_refusal = answer
                 self._settle(batch, rejected=answer.rejected)
@@ -131,7 +177,42 @@ class Delivery:
                 if answer.verdict is Verdict.UNAVAILABLE and "RESOURCE_EXHAUSTED" in answer.reason:
                     # Throttled, or too large in words that we do not know: smaller requests are right for both.
                     self._batch_size.lower(size, for_good=False)
-                raise NotAccepted(answer)
+                self._leave_aside(batch, answer)
+
+    def _leave_aside(self, batch: list[Item], answer: Answer) -> None:
+        """Go on without a batch that fails while the receiver lives.
+
+        Raises:
+            NotAccepted: the batch may not be the cause.
+        """
+        is_suspect = self._suspicion.failed(batch)
+        self._aside.append(answer)
+        if (
+            answer.is_throttling
+            or not is_suspect
+            or (not self._accepted and len(self._aside) > _ASIDE_MAX)
+            or not self._is_alive()
+        ):
+            raise NotAccepted(answer)
+        self._suspicion.separate(batch)
+        if len(batch) > 1:
+            self._separated = True
+        else:
+            self._failed_alone(batch[0])
+        if self._clock.monotonic_s() > self._search_ends_s:
+            raise NotAccepted(answer)
+
+    def _failed_alone(self, item: Item) -> None:
+        self._tried_alone.add(item.key)
+        if self._accepted and self._suspicion.failed_alone(item):
+            self._spans_parked += 1
+            item.progress.park(item)
+
+    def _is_alive(self) -> bool:
+        """Asked after each failure: a receiver that fell ill in between would accuse a span that it did not read."""
+        answer = self._export.export([])
+        # Some, as MLflow's, do not like that nothing is in it; then they have read it.
+        return answer.verdict in (Verdict.ACCEPTED, Verdict.REFUSED)
 
     def _split(self, batch: list[Item], answer: Answer) -> None:
         if len(batch) > 1:
@@ -165,8 +246,7 @@ class Delivery:
                 item.progress.settle(item, "written")
 
     def _settle_unsent(self, item: Item) -> None:
-        requests = item.progress.segment.requests
-        if item.is_request and "span" not in requests[item.index]:
+        if item.is_request and "span" not in item.progress.left[True, item.index]:
             item.progress.settle(item, "sampled")
         else:
             self._last_refusal = Answer(Verdict.UNENCODABLE, "cannot be read as spans")

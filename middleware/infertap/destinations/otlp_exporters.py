@@ -57,6 +57,8 @@ class Answer(NamedTuple):
     reason: str = ""
     rejected: int = 0
     retry_after_s: float | None = None
+    is_throttling: bool = False
+    """Whether it asks for patience (429, RESOURCE_EXHAUSTED, any stated delay): that is about us, never the data."""
 
 
 class SpanExport(Protocol):

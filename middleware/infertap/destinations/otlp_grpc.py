@@ -122,7 +122,8 @@ def answer_of_error(error: Any, secrets: Sequence[str] = ()) -> Answer:
         return Answer(Verdict.REFUSED, f"gRPC {code.name}")
     if code in _CONFIGURATION_CODES or details == "Invalid metadata":
         return Answer(Verdict.MISCONFIGURED, reason)
-    return Answer(Verdict.UNAVAILABLE, reason, retry_after_s=retry_after_s)
+    is_throttling = code is grpc.StatusCode.RESOURCE_EXHAUSTED or retry_after_s is not None
+    return Answer(Verdict.UNAVAILABLE, reason, retry_after_s=retry_after_s, is_throttling=is_throttling)
 
 
 def is_insecure(target: OtlpTarget) -> bool:

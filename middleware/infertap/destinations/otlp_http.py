@@ -120,7 +120,9 @@ def answer_of_response(status: int, headers: Mapping[str, str], body: bytes, sec
     if status in _DATA_STATUSES:
         return Answer(Verdict.REFUSED, f"HTTP {status}")
     if status in _LATER_STATUSES or status >= 500:
-        return Answer(Verdict.UNAVAILABLE, f"HTTP {status}", retry_after_s=_retry_after_s(headers.get("retry-after")))
+        retry_after_s = _retry_after_s(headers.get("retry-after"))
+        is_throttling = status == 429 or retry_after_s is not None
+        return Answer(Verdict.UNAVAILABLE, f"HTTP {status}", retry_after_s=retry_after_s, is_throttling=is_throttling)
     words = scrub(body.decode("utf-8", "replace"), secrets) if kind in ("text/plain", "application/json") else ""
     return Answer(Verdict.MISCONFIGURED, f"HTTP {status}" + (f": {words}" if words else ""))
 

@@ -1,6 +1,7 @@
 """What the drainer and a destination promise each other."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,6 +22,8 @@ class Receipt:
 
     A destination that counts in rows of its own (the table) reports only what it parked.
     """
+    parked: Sequence[Segment] = ()
+    """Delivered segments that hold only what was given up of them, for the drainer to park; counted in `outcomes`."""
 
 
 class Destination(Protocol):
@@ -33,6 +36,13 @@ class Destination(Protocol):
     @property
     def name(self) -> str:
         """`table` or `otlp`, as cursors, ledger and metrics use it."""
+
+    @property
+    def keeps(self) -> AbstractSet[tuple[str, int]]:
+        """(spool_id, segment_no) of undelivered segments of which it remembers all that is left to do.
+
+        They come again without their frames, as long as they are not delivered: what does not come is forgotten.
+        """
 
     def open(self) -> None:
         """Imports what is heavy. Never raises because a destination cannot be reached."""

@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +72,11 @@ class TableDestination:
             inference=Appender(inference, parking),
             ledger=LedgerCounter(ledger, parking),
         )
+
+    @property
+    def keeps(self) -> AbstractSet[tuple[str, int]]:
+        """Nothing: it delivers all or nothing."""
+        return frozenset()
 
     def deliver(self, segments: Sequence[Segment], outcomes: Mapping[str, Mapping[OutcomeKey, int]]) -> Receipt:
         """Commit the segments' spans, rows and counts; all durable when this returns.

@@ -8,7 +8,7 @@
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from infertap.clock import Clock
 from infertap.destinations.protocol import Destination, OutcomeKey, Receipt
@@ -18,11 +18,12 @@ from infertap.drain.masking import masked_line
 from infertap.drain.pace import Pace
 from infertap.drain.parking import Parking
 from infertap.drain.poison import PoisonSearch
+from infertap.drain.reading import Reading
 from infertap.drain.slots import SegmentFile, Slots
 from infertap.drain.state import DestinationStatus, DrainerState
-from infertap.errors import PermanentError, RetryableError, SpoolError
+from infertap.errors import PermanentError, RetryableError
 from infertap.record import LossCause
-from infertap.spool.reader import Segment, UnsupportedFormat, read_segment
+from infertap.spool.reader import Segment
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Delivery:
     bytes_max: int
     secrets: Collection[str]
     """What no error text may show."""
+    reading: Reading = field(default_factory=Reading)
     error: str = ""
     """Why the last delivery failed; empty after one that worked."""
     unexpected: bool = False
@@ -143,30 +145,12 @@ class Delivery:
         status.last_error, status.last_error_ns = text, self.clock.wall_ns()
 
     def _read(self, files: Sequence[SegmentFile]) -> tuple[list[SegmentFile], list[Segment]]:
-        """Reads up to `bytes_max`, at least one segment. A slot that cannot be read on ends there for this batch."""
-        batch: list[SegmentFile] = []
-        segments: list[Segment] = []
-        stuck: set[str] = set()
-        size_bytes = 0
-        for file in files:
-            if file.spool_id in stuck:
-                continue
-            if segments and size_bytes + file.size_bytes > self.bytes_max:
-                break
-            try:
-                segments.append(read_segment(file.path))
-                batch.append(file)
-                size_bytes += file.size_bytes
-            except UnsupportedFormat as error:
-                self.slots.views[file.spool_id].blocked_at = file.segment_no
-                stuck.add(file.spool_id)
-                _log.warning("slot %s waits for a newer infertap: %s", file.spool_id, error)
-            except FileNotFoundError:
-                stuck.add(file.spool_id)
-            except SpoolError as error:
-                stuck.add(file.spool_id)
-                self._failed(str(error), None)
-        return batch, segments
+        helping = self.reading.read(files, keeps=self.destination.keeps, bytes_max=self.bytes_max)
+        for spool_id, segment_no in helping.unsupported.items():
+            self.slots.views[spool_id].blocked_at = segment_no
+        if helping.error:
+            self._failed(helping.error, None)
+        return helping.files, helping.segments
 
     def _without_poison(self, file: SegmentFile, segment: Segment, counts: Increments) -> Segment:
         assert self.poison is not None
@@ -200,11 +184,14 @@ class Delivery:
     def _settle(self, segments: Sequence[Segment], receipt: Receipt, counts: Increments) -> None:
         """Notes what the destination has for good. Everything parked is on disk before a cursor moves."""
         status = self.status
+        for segment in receipt.parked:
+            self.parking.park(self.name, segment, "the receiver fails on it, and takes others", by="receiver")
         for segment in segments:
             if segment.segment_no > receipt.delivered.get(segment.spool_id, 0):
                 continue
-            status.records += len(segment.requests)
-            status.spans += len(segment.spans)
+            records, spans = self.reading.frames_of(segment)
+            status.records += records
+            status.spans += spans
             status.segments += 1
             self.state.parked_frames += self.parking.park_unknown(segment)
             if segment.damaged:

@@ -20,14 +20,17 @@ class Parking:
     def __init__(self, folder: SpoolFolder) -> None:
         self._dir = folder.parked_dir
 
-    def park(self, destination: str, segment: Segment, reason: str) -> None:
-        """Writes down a segment's requests and spans as JSON lines `{"destination", "reason", "kind", "row"}`."""
+    def park(self, destination: str, segment: Segment, reason: str, *, by: str = "drainer") -> None:
+        """Writes down a segment's requests and spans as JSON lines `{"destination", "reason", "kind", "row"}`.
+
+        `by` says who gave them up: what another has parked of the same segment stays.
+        """
         head = {"destination": destination, "reason": reason, "spool_id": segment.spool_id}
         head["segment_no"] = segment.segment_no  # type: ignore[assignment] # the only number among texts
         lines = [{**head, "kind": "request", "row": row} for row in segment.requests]
         lines += [{**head, "kind": "span", "row": row} for row in segment.spans]
         content = b"".join(orjson.dumps(line, default=_as_text) + b"\n" for line in lines)
-        self._write(f"{destination}-drainer-{segment.spool_id}-{segment.segment_no:012d}.jsonl", content)
+        self._write(f"{destination}-{by}-{segment.spool_id}-{segment.segment_no:012d}.jsonl", content)
 
     def park_unknown(self, segment: Segment) -> int:
         """Writes down frames of kinds that this version does not know; returns their number."""

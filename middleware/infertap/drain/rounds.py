@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from infertap.clock import Clock
 from infertap.drain.delivery import Delivery
 from infertap.drain.flushing import Flushes
-from infertap.drain.slots import Slots
+from infertap.drain.slots import SegmentFile, Slots
 from infertap.errors import RetryableError
 
 LOOK_S = 1.0
@@ -68,16 +68,19 @@ class Rounds:
         return max(0.0, wait_s)
 
     def _is_due(self, delivery: Delivery) -> bool:
-        waiting_bytes = self._measure(delivery)
-        if not delivery.status.waiting_segments:
+        files = self._measure(delivery)
+        if not files:
             return False
         if self.clock.monotonic_s() >= delivery.pace.next_s or self.flushes.wanted(self.slots, delivery.name):
             return True
         # A whole batch waits, or nobody is left who could add to it: the interval would help nobody.
-        return not delivery.pace.backing_off and (waiting_bytes >= self.commit_bytes_max or not self.slots.owners)
+        keeps = delivery.destination.keeps
+        fresh_bytes = [file.size_bytes for file in files if (file.spool_id, file.segment_no) not in keeps]
+        is_urgent = sum(fresh_bytes) >= self.commit_bytes_max or (bool(fresh_bytes) and not self.slots.owners)
+        return is_urgent and not delivery.pace.backing_off
 
-    def _measure(self, delivery: Delivery) -> int:
+    def _measure(self, delivery: Delivery) -> Sequence[SegmentFile]:
         files = self.slots.waiting(delivery.name)
         status = delivery.status
         status.waiting_segments, status.waiting_bytes = len(files), sum(file.size_bytes for file in files)
-        return status.waiting_bytes
+        return files

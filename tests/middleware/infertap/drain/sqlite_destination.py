@@ -28,6 +28,7 @@ class SqliteDestination:
         self._root = root
         self._key = key
         self.opened = False
+        self.keeps: frozenset[tuple[str, int]] = frozenset()
 
     def open(self) -> None:
         _maybe_die("open")
