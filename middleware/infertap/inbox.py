@@ -55,7 +55,7 @@ class Inbox:
         self.budget = ByteBudget(bytes_max)
         self.span_bytes_max = span_bytes_max
         self.span_bytes = 0
-        self.spans_dropped = 0
+        self._spans_dropped = 0
         self.queue: deque[Item] = deque()
         self.lock = threading.Lock()
 
@@ -77,7 +77,7 @@ class Inbox:
         size = span.held_bytes
         with self.lock:
             if self.span_bytes + size > self.span_bytes_max:
-                self.spans_dropped += 1
+                self._spans_dropped += 1
                 return False
             self.span_bytes += size
         self.queue.append(span)
@@ -92,6 +92,12 @@ class Inbox:
             self.span_bytes += size
         self.queue.extend(Handed(batch, place) for place in range(len(batch.spans)))
         return True
+
+    def take_dropped(self) -> int:
+        """How many spans found no room since the last call."""
+        with self.lock:
+            dropped, self._spans_dropped = self._spans_dropped, 0
+        return dropped
 
     def items(self) -> Iterator[Item]:
         """What waits, oldest first, taken as it is asked for. Worker only."""

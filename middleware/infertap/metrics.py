@@ -61,6 +61,14 @@ class FolderCollector(Collector):
         for cause in LossCause:
             lost.add_metric((cause.value,), sum(page.lost.get(cause, 0) for page in pages))
         yield lost
+        for name, words in (
+            ("spans_dropped", "Spans of the app or of a sender that did not reach the disk."),
+            ("background_failures", "Exceptions of the app after its answer was complete."),
+            ("capture_failures", "Failures of infertap's own code beside a request; traffic went on."),
+        ):
+            counter = CounterMetricFamily(f"infertap_{name}", words)
+            counter.add_metric((), sum(getattr(page, name) for page in pages))
+            yield counter
 
     def _spool(self, pages: list[PageView]) -> Iterable[Metric]:
         now_ns = self._clock.wall_ns()
@@ -88,13 +96,23 @@ class FolderCollector(Collector):
         yield up
         delivered = CounterMetricFamily("infertap_delivered_records", "Records delivered.", labels=("destination",))
         failing = GaugeMetricFamily("infertap_destination_failing", "1 while delivery fails.", labels=("destination",))
+        outcomes = CounterMetricFamily(
+            "infertap_destination_requests",
+            "What became of requests behind the spool; the tables count what they hold themselves.",
+            labels=("destination", "outcome", "cause"),
+        )
         destinations = state.get("destinations")
         for name, facts in destinations.items() if isinstance(destinations, dict) else ():
             if not isinstance(facts, dict):
                 continue  # a drainer of another version
             delivered.add_metric((name,), facts.get("records", 0))
             failing.add_metric((name,), int(bool(facts.get("last_error"))))
+            counts = facts.get("counts")
+            for key, count in counts.items() if isinstance(counts, dict) else ():
+                outcome, _, cause = key.partition("/")
+                outcomes.add_metric((name, outcome, cause), count)
         yield delivered
+        yield outcomes
         yield failing
 
 

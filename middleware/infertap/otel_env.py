@@ -4,6 +4,7 @@ The stock Python exporters differ from the specification in places that lose dat
 milliseconds, `none` as gRPC compression); here a mistake is a problem with a name, and what is merely odd is a warning.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -203,6 +204,8 @@ class _Reader:
         if value is None:
             return _DEFAULT_ENDPOINTS[protocol]
         self.endpoint_variable = variable
+        if protocol == "grpc" and value.startswith("unix:"):
+            return self._socket(variable, value)
         try:
             parts = urlsplit(value if "://" in value else f"//{value}")
             usable = bool(parts.hostname) and parts.port != 0  # reading the port raises where it is none
@@ -225,6 +228,13 @@ class _Reader:
         if "TRACES" in variable:
             return value
         return f"{value.removesuffix('/')}/v1/traces"
+
+    def _socket(self, variable: str, value: str) -> str:
+        """`unix:path` and `unix:///path`, as gRPC writes them; absolute, because the drainer may live elsewhere."""
+        path = value.removeprefix("unix:").removeprefix("//")
+        if not path or "\0" in path:
+            self.problems.append(f"{variable}: unix: needs the path of a socket, as in unix:///run/otlp.sock")
+        return f"unix:{os.path.abspath(path)}"
 
     def _headers(self) -> dict[str, str]:
         variable, value = self.get("HEADERS")

@@ -20,7 +20,7 @@ from infertap.paths import PathFilter
 from infertap.processors.assemble import Assembler
 from infertap.record import Exchange, LossCause, PendingSpan
 from infertap.spool.folder import SpoolFolder
-from infertap.spool.page import FINISHED, SEEN
+from infertap.spool.page import BACKGROUND_FAILURES, CAPTURE_FAILURES, FINISHED, SEEN
 from infertap.spool.writer import SpoolWriter
 from infertap.trace_context import TraceSettings
 from infertap.worker import MINUTE_NS, Delivery, Worker
@@ -100,7 +100,6 @@ class Pipeline:
         self.records: Callable[[str], bool] = PathFilter(settings.include_paths, settings.exclude_paths).records
         self.request_id_header = settings.request_id_header
         self.outer_secret = settings.outer_secret
-        self.background_failures = 0
         self.worker = Worker(
             self.inbox,
             assembler=assembler,
@@ -157,6 +156,7 @@ class Pipeline:
             began: Whether `began` has counted the request already.
         """
         self.worker.failures.append(error)
+        self.worker.counters[CAPTURE_FAILURES] += 1
         if started_at_ns is not None:
             counters = self.worker.counters
             if not began:
@@ -166,7 +166,7 @@ class Pipeline:
 
     def background_failed(self) -> None:
         """The app raised after its answer was complete (a background task)."""
-        self.background_failures += 1
+        self.worker.counters[BACKGROUND_FAILURES] += 1
 
     # Life.
 

@@ -67,7 +67,7 @@ class OtlpTarget:
     """An OTLP traces endpoint, as the standard variables name it. `headers` may hold credentials."""
 
     endpoint: str
-    """http/protobuf: the full URL, `/v1/traces` included. grpc: scheme and authority."""
+    """http/protobuf: the full URL, `/v1/traces` included. grpc: scheme and authority, or `unix:/path`."""
     protocol: str
     """`grpc` or `http/protobuf`."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -25,7 +25,7 @@ from infertap.processors.assemble import Assembler
 from infertap.record import Exchange, InferenceRecord, LossCause
 from infertap.spool.folder import SpoolFolder
 from infertap.spool.frames import Kind
-from infertap.spool.page import LOST, OLDEST_UNSPOOLED_NS, QUEUE_BYTES
+from infertap.spool.page import LOST, OLDEST_UNSPOOLED_NS, QUEUE_BYTES, SPANS_DROPPED
 from infertap.spool.writer import SpoolWriter
 
 MINUTE_NS = 60_000_000_000
@@ -164,6 +164,7 @@ class Worker:
         # At the cap the drainer makes room; only where none lives must new records be dropped.
         self._spool_full = not self.writer.room() and not self.delivery.drainer_lives()
         self.counters[QUEUE_BYTES] = self._inbox.budget.held
+        self.counters[SPANS_DROPPED] += self._inbox.take_dropped()
         self._tell_failures()
         if self.queue_full:
             dropped, self.queue_full = self.queue_full, 0
@@ -246,9 +247,11 @@ class Worker:
         return frame
 
     def _lose(self, item: Item, cause: LossCause) -> None:
-        """Book a request that will have no row; spans alone are not in the ledger."""
+        """Book a request that will have no row; spans alone are not in the ledger, and their senders hear of theirs."""
         if isinstance(item, Exchange) or (isinstance(item, Handed) and item.is_request):
             self.writer.ledger.lose(arrival_ns(item) // MINUTE_NS, cause)
+        elif not isinstance(item, Handed):
+            self.counters[SPANS_DROPPED] += 1
 
     def _flush(self) -> bool:
         """Whether what was appended is durable now."""
@@ -272,6 +275,7 @@ class Worker:
             self.spool_queue()
             if self.writer.ledger.dirty:
                 self._flush()
+            self.counters[SPANS_DROPPED] += self._inbox.take_dropped()
             self.writer.seal()
             lost = {cause.value: self.counters[index] for cause, index in LOST.items()}
             # Of this process alone: what its siblings still deliver does not wait for anybody.

@@ -4,6 +4,7 @@ The app sends its spans to the receiver, the receiver's destination is what is c
 receiver, every span would come back for ever.
 """
 
+import os
 import socket
 from collections.abc import Iterable, MutableMapping
 from urllib.parse import urlsplit
@@ -43,6 +44,9 @@ def refuse_own_endpoint(choice: Choice, receiver: ReceiverAddresses) -> None:
 
 def points_at(endpoint: str, own: Iterable[Address]) -> bool:
     """Whether a connection to that endpoint would reach one of these addresses of this machine."""
+    if endpoint.startswith("unix:"):
+        path = os.path.realpath(endpoint.removeprefix("unix:").removeprefix("//"))
+        return any(address.path is not None and os.path.realpath(address.path) == path for address in own)
     try:
         parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
         host, port = parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme, 4317)

@@ -199,7 +199,7 @@ def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    for name in ("--certificate", "--key", "--client-ca"):
+    for name in ("--certificate", "--key", "--client-ca", "--grpc-socket"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
     journal = Journal(options.folder)
@@ -220,6 +220,8 @@ def main() -> None:
         web.socket = context.wrap_socket(web.socket, server_side=True, do_handshake_on_connect=False)
     else:
         grpc_port = server.add_insecure_port("127.0.0.1:0")
+    if options.grpc_socket:
+        server.add_insecure_port(f"unix:{options.grpc_socket}")
     server.start()
     partial = options.folder / "ready.json.partial"
     partial.write_text(json.dumps({"grpc_port": grpc_port, "http_port": web.server_address[1]}))

@@ -127,7 +127,12 @@ def answer_of_error(error: Any, secrets: Sequence[str] = ()) -> Answer:
 
 
 def is_insecure(target: OtlpTarget) -> bool:
-    """Whether the connection is plain: the scheme decides; without one `insecure` does, and TLS is the default."""
+    """Whether the connection is plain: the scheme decides; without one `insecure` does, and TLS is the default.
+
+    A Unix socket does not leave the machine: there TLS is spoken only where `insecure` is false.
+    """
+    if target.endpoint.startswith("unix:"):
+        return target.insecure is not False
     scheme = urlsplit(target.endpoint).scheme if "://" in target.endpoint else ""
     return scheme == "http" or (scheme != "https" and bool(target.insecure))
 

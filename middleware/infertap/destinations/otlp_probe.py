@@ -143,6 +143,8 @@ def _first_bytes(host: str, port: int, question: bytes, timeout_s: float) -> byt
 
 
 def _fix_wire(target: OtlpTarget, answer: Answer) -> str:
+    if target.endpoint.startswith("unix:"):
+        return _fix_socket(target)
     host, port, tls = _where(target)
     wire = wire_of(host, port)
     grpc = target.protocol == "grpc"
@@ -167,6 +169,17 @@ def _fix_wire(target: OtlpTarget, answer: Answer) -> str:
     if wire in (Wire.HTTP1, Wire.HTTP2):
         return "the receiver is there and may recover"
     return f"something listens at {host}:{port} that speaks neither gRPC nor HTTP"
+
+
+def _fix_socket(target: OtlpTarget) -> str:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_LOOK_TIMEOUT_S)
+        try:
+            probe.connect(target.endpoint.removeprefix("unix:"))
+        except OSError as error:
+            reason = "nobody listens" if isinstance(error, ConnectionRefusedError) else error.strerror or "no answer"
+            return f"{reason} at {target.endpoint}: start the receiver, or correct {_ENDPOINT}"
+    return "the receiver is there and may recover"
 
 
 def _fix_tls(target: OtlpTarget, answer: Answer) -> str:

@@ -3,7 +3,8 @@
 1. The file has its blocks before it is mapped: a store into a hole on a full disk would kill the process.
 2. One writer per counter: the event loop writes `SEEN` and `FINISHED`, the ledger (under its lock) the outcomes, the
    worker's thread the rest. Threads that write at the same time do not share a 64-byte line.
-3. A counter is one aligned 8-byte store, so that no reader ever sees half a value. It survives a killed process, not
+3. An index that an older version did not use reads 0 in its pages, so a new counter needs no new format.
+4. A counter is one aligned 8-byte store, so that no reader ever sees half a value. It survives a killed process, not
    a power loss, after which it is a lower bound.
 """
 
@@ -28,8 +29,12 @@ SEEN = 8
 """Requests that arrived. Event loop."""
 FINISHED = 16
 """Requests whose exchange has ended. Event loop."""
+BACKGROUND_FAILURES, CAPTURE_FAILURES = 17, 18
+"""The app raised after its answer was complete; our own code failed beside a request. Event loop."""
 KEPT, SAMPLED, LEDGERED = 24, 25, 26
 """Rows durable in the spool; rows sampled out; requests that durable LEDGER frames account for."""
+SPANS_DROPPED = 27
+"""Spans that never reached the disk. Worker."""
 _LOST = 32
 LOST: Mapping[LossCause, int] = {cause: _LOST + number for number, cause in enumerate(LossCause)}
 """Requests lost, by cause."""
@@ -92,6 +97,9 @@ class PageView:
     finished: int
     kept: int
     sampled: int
+    background_failures: int
+    capture_failures: int
+    spans_dropped: int
     lost: Mapping[LossCause, int]
     ledgered: int
     queue_bytes: int
@@ -117,6 +125,9 @@ class PageView:
                 finished=counters[FINISHED],
                 kept=counters[KEPT],
                 sampled=counters[SAMPLED],
+                background_failures=counters[BACKGROUND_FAILURES],
+                capture_failures=counters[CAPTURE_FAILURES],
+                spans_dropped=counters[SPANS_DROPPED],
                 lost={cause: counters[index] for cause, index in LOST.items()},
                 ledgered=counters[LEDGERED],
                 queue_bytes=counters[QUEUE_BYTES],

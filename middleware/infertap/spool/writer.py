@@ -20,7 +20,7 @@ from infertap.spool.forks import close_in_forked_child
 from infertap.spool.frames import OVERHEAD_BYTES, Kind
 from infertap.spool.journal import Journal
 from infertap.spool.ledger import Ledger
-from infertap.spool.page import BEAT_NS
+from infertap.spool.page import BEAT_NS, SPANS_DROPPED
 from infertap.spool.slot import Slot
 
 SEGMENT_BYTES_MAX = 8 << 20
@@ -137,6 +137,7 @@ class SpoolWriter:
             cause = LossCause.SPOOL_FULL if full else LossCause.SPOOL_UNWRITABLE
             for minute, count in _rows_by_minute(pending[durable:]).items():
                 self.ledger.lose(minute, cause, count)
+            self.counters[SPANS_DROPPED] += sum(frame.kind == Kind.SPAN for frame in pending[durable:])
             if full:
                 self._journal.seal_on_full_disk()
             raise

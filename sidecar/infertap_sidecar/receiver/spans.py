@@ -72,7 +72,7 @@ def received(wire: WireSpan, resource: Mapping[str, Any]) -> ReceivedSpan:
     """
     span = wire.span
     if span is None:
-        raise InvalidSpanError("unreadable")
+        raise InvalidSpanError(wire.problem)
     if len(span.trace_id) != 16 or not any(span.trace_id):
         raise InvalidSpanError("invalid trace_id")
     if len(span.span_id) != 8 or not any(span.span_id):

@@ -1,10 +1,13 @@
 """From the bytes of an export request to its spans: protobuf, or the JSON that OTLP defines (which is not protobuf's).
 
-OTLP's JSON has trace and span ids in hex where protobuf's JSON has base64. Everything else is protobuf's: int64 as text
-or number, enums by number or name, bytes in base64, unknown fields ignored.
+1. OTLP's JSON has trace and span ids in hex where protobuf's JSON has base64. Everything else is protobuf's: int64 as
+   text or number, enums by number or name, bytes in base64, unknown fields ignored.
+2. In JSON, what cannot be read of a span, or of the resource or scope around it, costs these spans and no others; text
+   that is no Unicode costs none.
 """
 
 import base64
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,6 +35,8 @@ class WireSpan(NamedTuple):
     scope: InstrumentationScope
     span: Span | None
     """None where it could not be read; the others of the request could."""
+    problem: str = "unreadable"
+    """Why there is no span, where there is none."""
 
 
 def from_protobuf(body: bytes) -> ExportTraceServiceRequest:
@@ -63,18 +68,43 @@ def spans_of_json(body: bytes) -> Iterator[WireSpan]:
         TooLargeError: more than `elements.ELEMENTS_MAX`.
     """
     check_json(body)
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise MalformedError("the body is not JSON") from None
+    document = _document(body)
     if not isinstance(document, dict):
         raise MalformedError("the body is not an ExportTraceServiceRequest in JSON")
     for resource_spans in _list(document, "resourceSpans", "resource_spans"):
-        resource = _message(Resource(), resource_spans.get("resource"), "resource")
+        resource = _message(Resource(), resource_spans.get("resource"))
         for scope_spans in _list(resource_spans, "scopeSpans", "scope_spans"):
-            scope = _message(InstrumentationScope(), scope_spans.get("scope"), "scope")
-            for span in _list(scope_spans, "spans"):
-                yield WireSpan(resource, scope, _span(span))
+            scope = _message(InstrumentationScope(), scope_spans.get("scope"))
+            for fields in _list(scope_spans, "spans"):
+                if resource is None or scope is None:
+                    what = "resource" if resource is None else "scope"
+                    yield WireSpan(Resource(), InstrumentationScope(), None, f"with an unreadable {what}")
+                else:
+                    yield WireSpan(resource, scope, _span(fields))
+
+
+def _document(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    # Some senders cut texts by UTF-16 units; half a character of one span must not cost the others.
+    repaired = _ESCAPE.sub(_without_lone_surrogate, body.decode("utf-8", "replace"))
+    try:
+        return orjson.loads(repaired)
+    except orjson.JSONDecodeError:
+        raise MalformedError("the body is not JSON") from None
+
+
+_ESCAPE = re.compile(
+    r"\\(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+"""Any escape of JSON, so that the backslash of one is never taken for the beginning of another."""
+
+
+def _without_lone_surrogate(escape: re.Match[str]) -> str:
+    return "\\ufffd" if escape["lone"] else escape[0]
 
 
 def _list(parent: Mapping[str, Any], *names: str) -> list[dict[str, Any]]:
@@ -84,13 +114,14 @@ def _list(parent: Mapping[str, Any], *names: str) -> list[dict[str, Any]]:
     return value
 
 
-def _message(message: M, fields: Any, name: str) -> M:
+def _message(message: M, fields: Any) -> M | None:
+    """None where it cannot be read."""
     if fields is None:
         return message
     try:
         ParseDict(fields, message, ignore_unknown_fields=True, max_recursion_depth=_DEPTH_MAX)
     except _UNREADABLE:
-        raise MalformedError(f"a {name} cannot be read") from None
+        return None
     return message
 
 

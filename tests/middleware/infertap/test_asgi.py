@@ -13,6 +13,7 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from infertap import Config, InferenceMiddleware, annotate, start_span
+from infertap.spool.page import BACKGROUND_FAILURES
 from infertap.spool.reader import read_segment
 
 Message = MutableMapping[str, Any]
@@ -200,7 +201,7 @@ def test_an_error_in_a_background_task_does_not_change_the_row(recording: Any) -
         with pytest.raises(RuntimeError, match="later"):
             it.request()
         assert it.middleware.pipeline is not None
-        assert it.middleware.pipeline.background_failures == 1
+        assert it.middleware.pipeline.worker.counters[BACKGROUND_FAILURES] == 1
     assert [(row["end_reason"], row.get("error_type")) for row in it.rows] == [("complete", None)]
 
 

@@ -15,6 +15,8 @@ from infertap.metrics import MetricsApp
 from infertap.otel_env import OtelEnvironment
 from infertap.pipeline import Pipeline
 
+_ROOT = Path(__file__).parents[3]
+
 
 def _config(folder: Path, **settings: Any) -> Config:
     settings = {"tables": str(folder / "tables"), "drainer": "external", "drain_s": 0, **settings}
@@ -101,6 +103,50 @@ def test_it_sums_all_slots_of_the_folder(start: Any, tmp_path: Path) -> None:
     assert values["infertap_queue_bytes{}"] == 0
 
 
+class _Span:
+    """A finished span as some library would hand it over: of any size, and perhaps broken."""
+
+    start_ns = 1
+
+    def __init__(self, held_bytes: int) -> None:
+        self.held_bytes = held_bytes
+
+    def raw(self) -> Any:
+        raise ValueError("this one cannot be read")
+
+
+def test_what_fails_beside_requests_is_summed_too(start: Any, receivers: Any) -> None:
+    """Spans without room, spans that cannot be built, background tasks, our own code: over all workers' slots."""
+    first, second = start(1), start(0)
+    assert not first.pipeline.submit_span(_Span(1 << 40))
+    for middleware in (first, second):
+        assert middleware.pipeline.submit_span(_Span(1))
+        middleware.pipeline.background_failed()
+        middleware.pipeline.capture_failed(ValueError("ours"))
+    second.pipeline.capture_failed(ValueError("ours"))
+    receivers.wait_for(lambda: _values(second)["infertap_spans_dropped_total{}"] == 3)
+    _stop(first)
+    values = _values(second)
+    assert values["infertap_spans_dropped_total{}"] == 3
+    assert values["infertap_background_failures_total{}"] == 2
+    assert values["infertap_capture_failures_total{}"] == 3
+    _stop(second)
+
+
+def test_every_metric_is_documented(tmp_path: Path) -> None:
+    """`docs/metrics.md` lists what a scrape shows, with the same words, and nothing else."""
+    status, text = _get(MetricsApp(_choice(tmp_path)))
+    assert status == 200
+    shown = {(family.name, family.documentation) for family in text_string_to_metric_families(text)}
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (_ROOT / "docs" / "metrics.md").read_text().splitlines()
+        if line.startswith("| `infertap_")
+    ]
+    documented = {(name.strip("`").partition("{")[0].removesuffix("_total"), words) for name, words in cells}
+    assert documented == shown
+
+
 def _choice(folder: Path, variables: dict[str, str] | None = None, **settings: Any) -> Choice:
     return choose(_config(folder, **settings), OtelEnvironment.read(variables or {}), cwd=folder)
 
@@ -110,13 +156,16 @@ def test_the_drainers_own_words_are_told(tmp_path: Path) -> None:
     choice = _choice(tmp_path, destination="both")
     choice.folder.mkdir(parents=True)
     state = DrainerState(phase=Phase.RUNNING)
-    state.destinations = {"table": DestinationStatus(records=7), "otlp": DestinationStatus(last_error="refused")}
+    refused = DestinationStatus(last_error="refused", counts={"written": 3, "lost/parked": 1})
+    state.destinations = {"table": DestinationStatus(records=7), "otlp": refused}
     state.save(choice.folder / "drainer.json")
     values = _values(MetricsApp(choice))
     assert values["infertap_drainer_up{}"] == 1
     assert values["infertap_delivered_records_total{table}"] == 7
     assert values["infertap_destination_failing{table}"] == 0
     assert values["infertap_destination_failing{otlp}"] == 1
+    assert values["infertap_destination_requests_total{,otlp,written}"] == 3
+    assert values["infertap_destination_requests_total{parked,otlp,lost}"] == 1
 
 
 def test_a_conflict_of_destinations_is_a_metric(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The standard `OTEL_*` variables: what they mean here, what is a mistake, and that no secret is ever repeated."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,6 +66,9 @@ def test_the_traces_form_wins_over_the_generic_one(suffix: str, value: str, fiel
         ("127.0.0.1:4317", "127.0.0.1:4317"),
         ("[::1]:4317", "[::1]:4317"),
         ("http://[::1]:4317/", "http://[::1]:4317"),
+        ("unix:/run/otlp.sock", "unix:/run/otlp.sock"),
+        ("unix:///run/otlp.sock", "unix:/run/otlp.sock"),
+        ("unix:otlp.sock", f"unix:{Path.cwd()}/otlp.sock"),
     ],
 )
 def test_grpc_endpoints(value: str, endpoint: str) -> None:
@@ -101,6 +106,8 @@ def test_http_endpoints(value: str, generic: str) -> None:
         "/v1/traces",
         "ftp://host:21",
         "::1:4317",
+        "unix:",
+        "unix://",
     ],
 )
 def test_what_is_no_endpoint_is_a_problem(protocol: str, value: str, traces: bool) -> None:

@@ -27,6 +27,10 @@ LOOPBACK = ReceiverAddresses(parse_address("127.0.0.1:4318"), parse_address("127
         ("http://collector.invalid:4317", "0.0.0.0:4317", False),
         ("http://127.0.0.1:nonsense", "127.0.0.1:4317", False),
         ("http://127.0.0.1:4317", "unix:/run/otlp.sock", False),
+        ("unix:/run/otlp.sock", "unix:/run/otlp.sock", True),
+        ("unix:///run/otlp.sock", "unix:/run/otlp.sock", True),
+        ("unix:/run/other.sock", "unix:/run/otlp.sock", False),
+        ("unix:/run/otlp.sock", "127.0.0.1:4317", False),
     ],
 )
 def test_an_endpoint_is_ours_where_a_connection_would_reach_us(endpoint: str, listens: str, own: bool) -> None:

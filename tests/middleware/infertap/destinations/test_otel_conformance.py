@@ -1,5 +1,6 @@
 """Every standard variable has its effect on what a real receiver gets, or the start names it as having none here."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,23 @@ def test_endpoint_of_grpc(otlp_receiver: Any, deliver: Deliver, form: str) -> No
     """Host and port count; the path that MLflow's page writes does no harm."""
     deliver({f"{form}ENDPOINT": f"http://127.0.0.1:{otlp_receiver.grpc_port}/v1/traces"})
     assert [request["transport"] for request in otlp_receiver.requests] == ["grpc"]
+
+
+@pytest.mark.parametrize("scheme", ["unix:", "unix://"])
+def test_endpoint_of_grpc_on_a_unix_socket(
+    start_otlp_receiver: Any, deliver: Deliver, tmp_path: Path, form: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As gRPC writes it, in plain text; relative to where the app was started. The probe says who does not listen."""
+    with tempfile.TemporaryDirectory() as short:
+        path = Path(short) / "otlp.sock"
+        receiver = start_otlp_receiver("--grpc-socket", str(path))
+        deliver({f"{form}ENDPOINT": f"{scheme}{path}"})
+        monkeypatch.chdir(short)
+        deliver({f"{form}ENDPOINT": "unix:otlp.sock"})
+        assert [request["transport"] for request in receiver.requests] == ["grpc", "grpc"]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RetryableError, match=r"No such file or directory at unix:/.*: start the receiver"):
+        deliver({f"{form}ENDPOINT": "unix:nobody.sock"})
 
 
 def test_protocol(otlp_receiver: Any, deliver: Deliver, form: str) -> None:

@@ -114,6 +114,18 @@ def test_adoption_is_marked_and_nothing_else_changes(path: Path) -> None:
     assert (before.adopted, after.adopted, after.kept) == (False, True, 5)
 
 
+def test_a_page_of_an_older_version_reads_on(path: Path) -> None:
+    """Counters that it did not know are 0; those that it knew keep their places."""
+    page = _create(path)
+    page.counters[SEEN], page.counters[KEPT] = 7, 5
+    page.close()
+    words = memoryview(bytearray(path.read_bytes())).cast("Q")
+    assert [number for number in range(5, len(words)) if words[number]] == [8, 24]
+    view = PageView.read(path)
+    assert (view.seen, view.kept) == (7, 5)
+    assert view.spans_dropped == view.background_failures == view.capture_failures == 0
+
+
 def test_a_page_in_memory_counts_alike() -> None:
     """Without a slot the counters still work."""
     page = Page.in_memory(started_ns=1, boot_id=boot_id())

@@ -108,6 +108,24 @@ def test_partial_success_says_what_was_rejected(post: Any) -> None:
     }
 
 
+def test_half_a_character_and_an_unreadable_resource_cost_no_neighbour(
+    post: Any, pipeline: Pipeline, spooled: Any
+) -> None:
+    """The whole way: one request, one span repaired, one refused with its reason, one as it was."""
+    deep: dict[str, Any] = {"stringValue": "x"}
+    for _ in range(200):
+        deep = {"arrayValue": {"values": [deep]}}
+    good, half, bad = (json.loads(json_body(spanId=f"{number:016x}"))["resourceSpans"][0] for number in (1, 2, 3))
+    half["scopeSpans"][0]["spans"][0]["name"] = "half \ud83d"
+    bad["resource"] = {"attributes": [{"key": "k", "value": deep}]}
+    reply = post(json.dumps({"resourceSpans": [good, half, bad]}).encode(), JSON)
+    words = "rejected 1 spans: 1 with an unreadable resource"
+    assert reply.json() == {"partialSuccess": {"rejectedSpans": "1", "errorMessage": words}}
+    names = {found["span_id"]: found["name"] for found in spooled(pipeline)[1]}
+    assert names[f"{2:016x}"] == "half \ufffd"
+    assert set(names) == {f"{1:016x}", f"{2:016x}"}
+
+
 def test_an_empty_request_is_fine(post: Any) -> None:
     """Probes send one."""
     assert post(b"").status_code == 200

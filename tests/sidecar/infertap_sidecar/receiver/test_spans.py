@@ -178,6 +178,47 @@ def test_one_unreadable_span_in_json_leaves_the_others() -> None:
     assert [wire.span is None for wire in wires] == [True] * 5 + [False]
 
 
+@pytest.mark.parametrize("name", ["resource", "scope"])
+def test_what_surrounds_a_span_costs_its_own_spans_only(name: str) -> None:
+    """A resource or scope nested 200 deep: its spans are refused with the reason, those of others are taken."""
+    deep: dict[str, Any] = {"stringValue": "x"}
+    for _ in range(200):
+        deep = {"arrayValue": {"values": [deep]}}
+    good = as_json(REQUEST, enums_as_numbers=True)["resourceSpans"][0]
+    spans = good["scopeSpans"][0]["spans"]
+    bad = json.loads(json.dumps(good))
+    around = {"attributes": [{"key": "k", "value": deep}]}
+    if name == "resource":
+        bad["resource"] = around
+    else:
+        bad["scopeSpans"][0]["scope"] = around
+    wires = list(spans_of_json(json.dumps({"resourceSpans": [bad, good]}).encode()))
+    assert [wire.span is None for wire in wires] == [True] * len(spans) + [False] * len(spans)
+    with pytest.raises(InvalidSpanError, match=name):
+        received(wires[0], {})
+    assert wires[-1].span == FULL
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (rb"half \ud83d of it", "half \ufffd of it"),
+        (rb"\uDC00\ud83d\ude00", "\ufffd\U0001f600"),
+        (rb"\ud83d\ud83d\ude00\\ud83d", "\ufffd\U0001f600\\ud83d"),
+        (rb"\ud83d\\\ud83d\n", "\ufffd\\\ufffd\n"),
+        (b"no \xff utf-8", "no \ufffd utf-8"),
+    ],
+)
+def test_text_that_is_no_unicode_costs_no_span(written: bytes, read: str) -> None:
+    """Half a surrogate pair becomes U+FFFD; whole pairs, and backslashes before something else, stay."""
+    good = as_json(REQUEST, enums_as_numbers=True)["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
+    body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [{**good, "name": "NAME"}, good]}]}]}).encode()
+    first, second = spans_of_json(body.replace(b"NAME", written))
+    assert first.span is not None
+    assert first.span.name == read
+    assert second.span == FULL
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -187,11 +228,10 @@ def test_one_unreadable_span_in_json_leaves_the_others() -> None:
         b"\xff\xfe",
         b'{"resourceSpans": 1}',
         b'{"resourceSpans": [1]}',
-        b'{"resourceSpans": [{"resource": {"attributes": 7}, "scopeSpans": []}]}',
         b'{"resourceSpans": [{"scopeSpans": {"spans": []}}]}',
         b"[" * 100_000,
     ],
-    ids=["empty", "cut", "list", "no text", "number", "numbers", "resource", "map", "deep"],
+    ids=["empty", "cut", "list", "no text", "number", "numbers", "map", "deep"],
 )
 def test_a_document_that_is_none_is_malformed(body: bytes) -> None:
     """Nothing is guessed from it."""
