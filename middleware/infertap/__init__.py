@@ -5,10 +5,14 @@ from infertap import InferenceMiddleware
 app.add_middleware(InferenceMiddleware)
 """
 
-# ruff: noqa: E402 - a mistake in OTEL_* must not stop the app at this import
+# ruff: noqa: E402 - a mistake in OTEL_* must not stop the app at this import, and Windows shall hear one sentence
+import sys
+
 from infertap._version import __version__
 from infertap.sdk_import import import_sdk
+from infertap.supported import require_supported
 
+require_supported(sys.platform)
 import_sdk()
 
 from infertap.asgi import InferenceMiddleware

@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from pydantic.fields import FieldInfo
 
 from infertap.errors import ConfigError
+from infertap.header_names import not_for_answers, not_for_requester, not_names
 from infertap.wrong_values import SIZE_WORDS, describe, shown
 
 ENV_PREFIX = "INFERTAP_"
@@ -247,11 +248,16 @@ class Config(BaseModel):
                 _ = folder and folder.expanduser()
             except RuntimeError:
                 problems.append(f"{name}: nobody's home is {folder}")
-        for name in ("request_id_header", "requester_header"):
-            header = getattr(self, name)
-            if header is not None and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", header):
-                problems.append(f"{name}: {header!r} is not a header name")
-        return problems
+        return problems + self._header_problems()
+
+    def _header_problems(self) -> list[str]:
+        answers, requester = self.request_id_header, self.requester_header
+        found = {
+            "request_id_header": None if answers is None else not_for_answers(answers),
+            "requester_header": None if requester is None else not_for_requester(requester),
+            "capture_headers": not_names(self.capture_headers),
+        }
+        return [f"{name}: {problem}" for name, problem in found.items() if problem is not None]
 
 
 def _uri_problem(uri: str) -> str | None:

@@ -52,6 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"infertap {name}: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except ImportError as error:
+        if error.name != "infertap":
+            raise
+        # What it says about this platform is all there is to say.
+        print(error, file=sys.stderr)
+        return WRONG_USAGE
     except BrokenPipeError:
         # Whoever read our output has enough (`| head`); the interpreter's flush at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,11 +13,12 @@ SOURCES = {
     "infertap": ROOT / "middleware" / "infertap",
     "infertap_sidecar": ROOT / "sidecar" / "infertap_sidecar",
 }
-LEAVES = {"_version", "clock", "errors", "record", "sdk_import", "targets"}
+LEAVES = {"_version", "clock", "errors", "record", "sdk_import", "supported", "targets"}
 REQUEST_PATH = LEAVES | {"capture", "paths", "processors", "protocols", "trace", "trace_context"}
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
-    "config": {"errors", "wrong_values"},
+    "config": {"errors", "header_names", "wrong_values"},
+    "header_names": set(),
     "wrong_values": set(),
     "platforms": {"targets"},
     "otel_env": {"platforms", "targets"},

@@ -291,6 +291,37 @@ def test_what_is_no_header_name_is_a_problem(name: str, header: str) -> None:
     assert _problems(**{name: header})[0].startswith(f"{name}: ")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Content-Length", "transfer-encoding", "Set-Cookie", "Connection", "content-type", "Location", "etag", "Date",
+        "Access-Control-Allow-Origin", "content-anything", "x-infertap-outer", "WWW-Authenticate", "Trailer", "upgrade",
+    ],
+)  # fmt: skip
+def test_a_header_with_a_meaning_in_answers_cannot_tell_the_id(header: str) -> None:
+    """A second Content-Length breaks the answer, a cookie is kept by the browser; the problem names the header."""
+    (problem,) = _problems(request_id_header=header)
+    assert problem.startswith(f"request_id_header: {header!r} ")
+
+
+@pytest.mark.parametrize("header", ["x-infertap-request-id", "X-Request-ID", "x-trace"])
+def test_an_ordinary_name_may_tell_the_id(header: str) -> None:
+    """What is nobody else's."""
+    assert Config(request_id_header=header).request_id_header == header
+
+
+@pytest.mark.parametrize("header", ["Authorization", "cookie", "x-infertap-outer"])
+def test_a_credential_is_no_requester(header: str) -> None:
+    """It would be redacted in every row."""
+    (problem,) = _problems(requester_header=header)
+    assert problem.startswith(f"requester_header: {header!r} ")
+
+
+def test_wrong_names_in_a_list_of_headers_are_named() -> None:
+    """Each of them, in one problem."""
+    assert _problems(capture_headers="accept,x y,x:z") == ("capture_headers: no header names: 'x y', 'x:z'",)
+
+
 @pytest.mark.parametrize("value", [0, -1, "nan", "inf", 3601])
 def test_durations_have_a_range(value: object) -> None:
     """Never zero, never endless, never a NaN."""
