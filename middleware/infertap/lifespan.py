@@ -1,4 +1,9 @@
-"""The lifespan of a wrapped app: the pipeline starts before the app and stops after it, also where the app has none."""
+"""The lifespan of a wrapped app: the pipeline starts before the app and stops after it, also where the app has none.
+
+1. What the app says, answers or raises reaches the server as it would without us: a failed start fails.
+2. For an app that never asked for a lifespan message we speak, so that a server that goes on without lifespan
+   (`auto`) still lets us deliver at its end; one that insists on it (`uvicorn --lifespan on`) hears the app itself.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -24,6 +29,7 @@ class Lifespan:
         self._config = config
         self._adopt = adopt
         self._recorder: Pipeline | Idle | None = None
+        self._app_asked = False
         self._app_answered = False
         self._app_ended = False
         self._shutdown_came = False
@@ -41,6 +47,7 @@ class Lifespan:
 
         async def receive_for_app() -> Message:
             nonlocal startup
+            self._app_asked = True
             first, startup = startup, None
             message = first if first is not None else await receive()
             self._shutdown_came = self._shutdown_came or message["type"] == "lifespan.shutdown"
@@ -61,6 +68,11 @@ class Lifespan:
             goes_on = not self._app_ended
         except Exception:
             if self._app_answered:
+                raise
+            if self._app_asked or _insists(send):
+                # Its start has failed. A server that goes on all the same has its requests recorded.
+                self._app_started()
+                self._recorder = None
                 raise
             # The app does not speak lifespan; we do, or nothing would be drained at shutdown.
             goes_on = True
@@ -91,6 +103,13 @@ class Lifespan:
         if recorder is not None:
             await asyncio.to_thread(recorder.stop)
             self._adopt(None)
+
+
+def _insists(send: Send) -> bool:
+    """Whether the server takes an app without lifespan for a failed start. Only uvicorn can be asked to, and only by
+    looking at the object behind its `send`."""
+    server = getattr(send, "__self__", None)
+    return getattr(getattr(server, "config", None), "lifespan", None) == "on"
 
 
 def _prepare_and_start(config: Config | None) -> Pipeline | Idle:

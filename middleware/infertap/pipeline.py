@@ -26,6 +26,8 @@ from infertap.trace_context import TraceSettings
 from infertap.worker import MINUTE_NS, Delivery, Worker
 
 _READY_S_MAX = 10.0
+_LAST_RECORD_S_MAX = 5.0
+"""A stop waits so much longer for the record that the worker has in hand: nobody can take it from a thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +144,6 @@ class Pipeline:
         """
         if self.worker.stopping or not self.inbox.put_batch(batch):
             return False
-        requests = sum(offered.is_request for offered in batch.spans)
-        self.worker.counters[SEEN] += requests
-        self.worker.counters[FINISHED] += requests
         self.worker.wake()
         return True
 
@@ -204,14 +203,19 @@ class Pipeline:
         self.worker.ready.wait(_READY_S_MAX)
 
     def stop(self) -> None:
-        """Spool everything, then wait for delivery, at most `drain_s`. Safe twice, and safe without `start`."""
+        """Spool everything, then wait for delivery, at most `drain_s` (or 5 s for the spooling, if that is more) and 5 s.
+
+        What cannot be spooled in time is counted as lost. Safe twice, and safe without `start`.
+        """
         thread, self._thread = self._thread, None
         if thread is None:
             return
         atexit.unregister(self.stop)
         finish_flush = self.joining.begin_flush(self.settings.drain_s)
         self.worker.stop()
-        thread.join(self.settings.drain_s + _READY_S_MAX)
+        thread.join(self.worker.stop_s_max + _LAST_RECORD_S_MAX)
+        if thread.is_alive():
+            self._log.warn("the worker hangs; requests that it still holds will be counted as crash_in_flight")
         finish_flush()
 
 

@@ -58,6 +58,8 @@ class LossCause(StrEnum):
     REJECTED = "rejected"
     PARKED = "parked"
     CRASH_IN_FLIGHT = "crash_in_flight"
+    STOP_DEADLINE = "stop_deadline"
+    """Still in memory when the time for a stop was over."""
 
 
 class ScopeSnapshot(NamedTuple):

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import ormsgpack
@@ -25,7 +26,7 @@ from infertap.processors.assemble import Assembler
 from infertap.record import Exchange, InferenceRecord, LossCause
 from infertap.spool.folder import SpoolFolder
 from infertap.spool.frames import Kind
-from infertap.spool.page import LOST, OLDEST_UNSPOOLED_NS, QUEUE_BYTES, SPANS_DROPPED
+from infertap.spool.page import FINISHED, LOST, OLDEST_UNSPOOLED_NS, QUEUE_BYTES, SEEN, SPANS_DROPPED
 from infertap.spool.writer import SpoolWriter
 
 MINUTE_NS = 60_000_000_000
@@ -35,6 +36,8 @@ _YIELD_AFTER_S = 100e-6
 """Longest time without giving the interpreter lock away, however short the records are. Without it a group of short
 records holds the lock for milliseconds, and the event loop's p99 goes with it (`benchmarks/lag.py`)."""
 _TICK_S = 1.0
+STOP_SPOOL_S_MIN = 5.0
+"""A stop spends so much time on spooling what waits, if it must, also where `drain_s` is shorter."""
 _FAILURES_MAX = 16
 """They hold frames alive until they are told, and their log line is rate limited anyway."""
 
@@ -63,7 +66,7 @@ class Worker:
     Args:
         writer: Not opened yet: `run` opens it, so that a start never blocks the event loop.
         flush_s: Records reach the disk at least this often.
-        drain_s: How long the end waits for delivery.
+        drain_s: How long the end may take, delivery included.
         at_end: Ends a drainer that ran in a thread of this process.
     """
 
@@ -106,6 +109,7 @@ class Worker:
         self._sequence_no = 0
         self._spool_full = False
         self._next_tick_s = 0.0
+        self._stopped_s = 0.0
         self._wake = threading.Event()
 
     def wake(self) -> None:
@@ -113,9 +117,15 @@ class Worker:
         self._wake.set()
 
     def stop(self) -> None:
-        """Have `run` spool what waits, wait for delivery and return."""
+        """Have `run` spool what waits, wait for delivery and return, all within `stop_s_max`."""
+        self._stopped_s = self._clock.monotonic_s()
         self.stopping = True
         self._wake.set()
+
+    @property
+    def stop_s_max(self) -> float:
+        """How long spooling and delivery together may take after `stop`."""
+        return max(self._drain_s, STOP_SPOOL_S_MIN)
 
     def run(self) -> None:
         """The thread's life."""
@@ -175,7 +185,7 @@ class Worker:
     def spool_queue(self) -> None:
         """Everything that waits, in groups; each group is durable before the next is begun."""
         queue = self._inbox.queue
-        while queue:
+        while queue and not self._late():
             self.counters[OLDEST_UNSPOOLED_NS] = arrival_ns(queue[0])
             self._spool_group()
             if not self.stopping:
@@ -190,7 +200,7 @@ class Worker:
             fate = self._take(item, group)
             if isinstance(item, Handed):
                 group.handed.append((item, fate))
-            if len(group.frames) >= _GROUP_RECORDS_MAX or group.size_bytes >= _GROUP_BYTES_MAX:
+            if len(group.frames) >= _GROUP_RECORDS_MAX or group.size_bytes >= _GROUP_BYTES_MAX or self._late():
                 break
             if time.perf_counter() - yielded_s > _YIELD_AFTER_S:
                 _yield_lock()
@@ -207,8 +217,31 @@ class Worker:
         if durable:
             self.kept += len(group.minutes)
 
+    def _late(self) -> bool:
+        """Whether the time for a stop is over."""
+        return self.stopping and self._clock.monotonic_s() - self._stopped_s >= self.stop_s_max
+
+    def _lose_queue(self) -> None:
+        """What could not be spooled in time is counted; nobody will come for it."""
+        inbox = self._inbox
+        for item in islice(inbox.items(), len(inbox.queue)):
+            self._count_arrival(item)
+            self._lose(item, LossCause.STOP_DEADLINE)
+            inbox.budget.release(inbox.release(item))
+            if isinstance(item, Handed):
+                item.batch.settle(item.place, Fate.LOST)
+        self.counters[OLDEST_UNSPOOLED_NS] = 0
+
+    def _count_arrival(self, item: Item) -> None:
+        """A request of another process is seen here: one thread counts, whichever threads take it, and what its
+        sender never had an answer for comes again."""
+        if isinstance(item, Handed) and item.is_request:
+            self.counters[SEEN] += 1
+            self.counters[FINISHED] += 1
+
     def _take(self, item: Item, group: "_Group") -> Fate:
         fate = Fate.SPOOLED
+        self._count_arrival(item)
         try:
             if self._spool_full:
                 fate = Fate.LOST
@@ -273,13 +306,15 @@ class Worker:
         self._tell_failures()
         try:
             self.spool_queue()
+            self._lose_queue()
             if self.writer.ledger.dirty:
                 self._flush()
             self.counters[SPANS_DROPPED] += self._inbox.take_dropped()
             self.writer.seal()
             lost = {cause.value: self.counters[index] for cause, index in LOST.items()}
             # Of this process alone: what its siblings still deliver does not wait for anybody.
-            waiting = self.delivery.flush_and_wait(self.writer, deadline_s=self._drain_s)
+            left_s = self._drain_s - (self._clock.monotonic_s() - self._stopped_s)
+            waiting = self.delivery.flush_and_wait(self.writer, deadline_s=max(0.0, left_s))
             self._log.stopped(self.kept, lost, waiting, self._folder.path)
         except SpoolError as error:
             self._log.spool_failed(error)

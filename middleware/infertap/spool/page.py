@@ -1,8 +1,8 @@
 """The ledger page: counters of one pipeline that outlive its process, because they live in a mapped file.
 
 1. The file has its blocks before it is mapped: a store into a hole on a full disk would kill the process.
-2. One writer per counter: the event loop writes `SEEN` and `FINISHED`, the ledger (under its lock) the outcomes, the
-   worker's thread the rest. Threads that write at the same time do not share a 64-byte line.
+2. One writer per counter: the event loop writes `SEEN` and `FINISHED` (the worker, in a receiver), the ledger (under
+   its lock) the outcomes, the worker's thread the rest. Threads that write at the same time share no 64-byte line.
 3. An index that an older version did not use reads 0 in its pages, so a new counter needs no new format.
 4. A counter is one aligned 8-byte store, so that no reader ever sees half a value. It survives a killed process, not
    a power loss, after which it is a lower bound.

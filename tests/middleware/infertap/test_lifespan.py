@@ -96,18 +96,34 @@ async def _returns(scope: Any, receive: Any, send: Any) -> None:
     return
 
 
-async def _reads_and_raises(scope: Any, receive: Any, send: Any) -> None:
-    await receive()
-    raise NotImplementedError
-
-
-@pytest.mark.parametrize("app", [_raises, _returns, _reads_and_raises])
+@pytest.mark.parametrize("app", [_raises, _returns])
 def test_for_an_app_without_lifespan_we_speak(config: Config, app: App) -> None:
     """Or nothing would be drained at shutdown."""
     server = _run(app, config)
     assert server.types == ["startup.complete", "shutdown.complete"]
     assert server.given == ["lifespan.startup", "lifespan.shutdown"]
     assert _was_recording(server)
+
+
+def test_an_app_that_raises_in_its_startup_raises(config: Config) -> None:
+    """The server is told what happened and nothing else; if it goes on, so does the recording."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise RuntimeError("no model")
+
+    server = Server()
+
+    async def main() -> None:
+        await Lifespan(app, config, server.adopted.append).run({"type": "lifespan"}, server.receive, server.send)
+
+    with pytest.raises(RuntimeError, match="no model"):
+        asyncio.run(main())
+    assert server.sent == []
+    (pipeline,) = server.adopted
+    assert isinstance(pipeline, Pipeline)
+    assert pipeline.alive
+    pipeline.stop()
 
 
 def test_an_app_that_fails_its_startup_fails_it(config: Config) -> None:
