@@ -23,9 +23,9 @@ from infertap.inbox import Handed, Inbox, Item, arrival_ns
 from infertap.joining.joining import Joining
 from infertap.processors.assemble import Assembler
 from infertap.record import Exchange, InferenceRecord, LossCause
-from infertap.spool.folder import SpoolFolder
 from infertap.spool.frames import Kind
 from infertap.spool.page import LOST, OLDEST_UNSPOOLED_NS, QUEUE_BYTES, SPANS_DROPPED
+from infertap.spool.waiting import Waiting
 from infertap.spool.writer import SpoolWriter
 
 MINUTE_NS = 60_000_000_000
@@ -47,8 +47,11 @@ class Delivery(Protocol):
     def tick(self) -> None:
         """Look after the drainer; called each second."""
 
-    def flush_and_wait(self, owner: SpoolWriter, *, deadline_s: float) -> int:
-        """Have what is sealed delivered, and wait for it. Closes the owner's slot. Returns the segments left."""
+    def flush_and_wait(self, owner: SpoolWriter, *, deadline_s: float) -> Waiting:
+        """Have what is sealed delivered, and wait for it. Returns what is left."""
+
+    def who_delivers(self) -> str:
+        """What becomes of that which is left, in words."""
 
     def drainer_lives(self) -> bool:
         """Whether somebody carries the spool on."""
@@ -75,7 +78,6 @@ class Worker:
         writer: SpoolWriter,
         delivery: Delivery,
         joining: Joining,
-        folder: SpoolFolder,
         flush_s: float,
         drain_s: float,
         at_end: Callable[[], None],
@@ -96,7 +98,6 @@ class Worker:
         self._inbox = inbox
         self._assembler = assembler
         self._joining = joining
-        self._folder = folder
         self._flush_s = flush_s
         self._drain_s = drain_s
         self._at_end = at_end
@@ -279,8 +280,9 @@ class Worker:
             self.writer.seal()
             lost = {cause.value: self.counters[index] for cause, index in LOST.items()}
             # Of this process alone: what its siblings still deliver does not wait for anybody.
-            waiting = self.delivery.flush_and_wait(self.writer, deadline_s=self._drain_s)
-            self._log.stopped(self.kept, lost, waiting, self._folder.path)
+            left = self.delivery.flush_and_wait(self.writer, deadline_s=self._drain_s)
+            waits = f"{left.sentence} in the spool {self.delivery.who_delivers()}" if left.segments else ""
+            self._log.stopped(self.kept, lost, waits)
         except SpoolError as error:
             self._log.spool_failed(error)
         except Exception as error:
