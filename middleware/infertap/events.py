@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from infertap.words import plural
+
 LOGGER_NAME = "infertap"
 _REPEAT_AFTER_S = 60.0
 
@@ -23,19 +25,19 @@ class EventLog:
 
     def starting(self, line: str, warnings: Iterable[str], conflict: str | None) -> None:
         """The one line at every start, and what is wrong beside it."""
-        _say(logging.INFO, line)
+        say(logging.INFO, line)
         for warning in warnings:
-            _say(logging.WARNING, warning)
+            say(logging.WARNING, warning)
         if conflict is not None:
-            _say(logging.WARNING, conflict)
+            say(logging.WARNING, conflict)
 
     def warn(self, line: str) -> None:
         """A line at WARNING that its sender says once."""
-        _say(logging.WARNING, line)
+        say(logging.WARNING, line)
 
     def not_recording(self, problems: Sequence[str]) -> None:
         """Something is wrong where a start cannot be refused."""
-        _say(logging.ERROR, "nothing is recorded:\n" + "\n".join(f"- {problem}" for problem in problems))
+        say(logging.ERROR, "nothing is recorded:\n" + "\n".join(f"- {problem}" for problem in problems))
 
     def spool_failed(self, error: Exception) -> None:
         """The spool took nothing; rate limited."""
@@ -53,17 +55,17 @@ class EventLog:
         """Records were dropped because the worker lags."""
         self._limited("queue", logging.WARNING, f"{count} records were dropped: queue_bytes_max is reached")
 
-    def stopped(self, kept: int, lost: Mapping[str, int], waiting: int, folder: object) -> None:
-        """The last line: how much was kept, what was lost and why, and how much of the folder waits."""
-        parts = [f"{kept} request{'' if kept == 1 else 's'} recorded"]
+    def stopped(self, kept: int, lost: Mapping[str, int], waits: str) -> None:
+        """The last line: how much was kept, what was lost and why, and what waits for whom (empty: nothing)."""
+        parts = [f"{plural(kept, 'request')} recorded"]
         causes = ", ".join(f"{cause} {count}" for cause, count in lost.items() if count)
         if causes:
             parts.append(f"lost: {causes}")
-        if waiting:
-            parts.append(f"{waiting} segment{' waits' if waiting == 1 else 's wait'} in {folder} for the next start")
+        if waits:
+            parts.append(waits)
         elif kept and not causes:
             parts.append("all delivered")
-        _say(logging.WARNING if causes or waiting else logging.INFO, "; ".join(parts))
+        say(logging.WARNING if causes or waits else logging.INFO, "; ".join(parts))
 
     def _limited(self, key: str, level: int, message: str) -> None:
         now = time.monotonic()
@@ -73,16 +75,16 @@ class EventLog:
             return
         self._last_said[key] = now
         more = self._suppressed.pop(key, 0)
-        _say(level, f"{message} ({more} more like this)" if more else message)
+        say(level, f"{message} ({more} more like this)" if more else message)
 
 
-def _say(level: int, line: str) -> None:
-    """Log a line; print it where logging would swallow it.
+def say(level: int, line: str, logger_name: str = LOGGER_NAME) -> None:
+    """Log a line; print it where logging would swallow it, or show it without a word about who says it.
 
     A bare uvicorn configures no handler for us, and `logging.basicConfig()` stops at WARNING: the line at start, which
     says where bodies go, must be seen all the same.
     """
-    logger = logging.getLogger(LOGGER_NAME)
+    logger = logging.getLogger(logger_name)
     # An app's dictConfig disables loggers that existed before it; ours must still be heard.
     logger.disabled = False
     if logger.hasHandlers() and logger.isEnabledFor(level):

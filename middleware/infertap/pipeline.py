@@ -19,7 +19,6 @@ from infertap.joining.joining import Joining, JoiningSettings
 from infertap.paths import PathFilter
 from infertap.processors.assemble import Assembler
 from infertap.record import Exchange, LossCause, PendingSpan
-from infertap.spool.folder import SpoolFolder
 from infertap.spool.page import BACKGROUND_FAILURES, CAPTURE_FAILURES, FINISHED, SEEN
 from infertap.spool.writer import SpoolWriter
 from infertap.trace_context import TraceSettings
@@ -108,7 +107,6 @@ class Pipeline:
             writer=writer,
             delivery=delivery,
             joining=self.joining,
-            folder=SpoolFolder(choice.folder),
             flush_s=settings.spool_flush_ms / 1000,
             drain_s=settings.drain_s,
             at_end=at_end,

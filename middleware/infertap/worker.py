@@ -24,9 +24,9 @@ from infertap.inbox import Handed, Inbox, Item, arrival_ns
 from infertap.joining.joining import Joining
 from infertap.processors.assemble import Assembler
 from infertap.record import Exchange, InferenceRecord, LossCause
-from infertap.spool.folder import SpoolFolder
 from infertap.spool.frames import Kind
 from infertap.spool.page import FINISHED, LOST, OLDEST_UNSPOOLED_NS, QUEUE_BYTES, SEEN, SPANS_DROPPED
+from infertap.spool.waiting import Waiting
 from infertap.spool.writer import SpoolWriter
 
 MINUTE_NS = 60_000_000_000
@@ -50,8 +50,11 @@ class Delivery(Protocol):
     def tick(self) -> None:
         """Look after the drainer; called each second."""
 
-    def flush_and_wait(self, owner: SpoolWriter, *, deadline_s: float) -> int:
-        """Have what is sealed delivered, and wait for it. Closes the owner's slot. Returns the segments left."""
+    def flush_and_wait(self, owner: SpoolWriter, *, deadline_s: float) -> Waiting:
+        """Have what is sealed delivered, and wait for it. Returns what is left."""
+
+    def who_delivers(self) -> str:
+        """What becomes of that which is left, in words."""
 
     def drainer_lives(self) -> bool:
         """Whether somebody carries the spool on."""
@@ -78,7 +81,6 @@ class Worker:
         writer: SpoolWriter,
         delivery: Delivery,
         joining: Joining,
-        folder: SpoolFolder,
         flush_s: float,
         drain_s: float,
         at_end: Callable[[], None],
@@ -99,7 +101,6 @@ class Worker:
         self._inbox = inbox
         self._assembler = assembler
         self._joining = joining
-        self._folder = folder
         self._flush_s = flush_s
         self._drain_s = drain_s
         self._at_end = at_end
@@ -314,8 +315,9 @@ class Worker:
             lost = {cause.value: self.counters[index] for cause, index in LOST.items()}
             # Of this process alone: what its siblings still deliver does not wait for anybody.
             left_s = self._drain_s - (self._clock.monotonic_s() - self._stopped_s)
-            waiting = self.delivery.flush_and_wait(self.writer, deadline_s=max(0.0, left_s))
-            self._log.stopped(self.kept, lost, waiting, self._folder.path)
+            left = self.delivery.flush_and_wait(self.writer, deadline_s=max(0.0, left_s))
+            waits = f"{left.sentence} in the spool {self.delivery.who_delivers()}" if left.segments else ""
+            self._log.stopped(self.kept, lost, waits)
         except SpoolError as error:
             self._log.spool_failed(error)
         except Exception as error:

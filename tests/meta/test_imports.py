@@ -13,7 +13,7 @@ SOURCES = {
     "infertap": ROOT / "middleware" / "infertap",
     "infertap_sidecar": ROOT / "sidecar" / "infertap_sidecar",
 }
-LEAVES = {"_version", "clock", "errors", "record", "sdk_import", "supported", "targets"}
+LEAVES = {"_version", "clock", "errors", "record", "sdk_import", "supported", "targets", "words"}
 REQUEST_PATH = LEAVES | {"capture", "paths", "processors", "protocols", "trace", "trace_context"}
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
@@ -31,12 +31,12 @@ MAY_IMPORT = {
     "cgroup": set(),
     "processors": {"processors", "protocols", "record", "trace", "trace_context", "errors"},
     "protocols": {"protocols", "record", "errors"},
-    "events": set(),
+    "events": {"words"},
     "joining": {"joining", "record", "trace", "trace_context"},
-    "spool": {"_version", "clock", "errors", "record", "spool"},
+    "spool": {"_version", "clock", "errors", "record", "spool", "words"},
     "tables": {"_version", "clock", "errors", "record", "tables", "targets"},
     "destinations": {"_version", "clock", "destinations", "errors", "record", "spool", "tables", "targets"},
-    "drain": {"_version", "build", "clock", "destinations", "drain", "errors", "record", "spool", "targets"},
+    "drain": LEAVES | {"build", "destinations", "drain", "events", "spool"},
     "handover": {"record"},
     "inbox": {"capture", "handover", "record"},
     "worker": REQUEST_PATH | {"events", "handover", "inbox", "joining", "spool"},

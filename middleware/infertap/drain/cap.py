@@ -12,6 +12,7 @@ from infertap.record import LossCause
 from infertap.spool.capacity import FREE_SHARE_MIN
 from infertap.spool.folder import SpoolFolder
 from infertap.spool.reader import UnsupportedFormat, read_segment
+from infertap.words import plural
 
 ROOM_SHARE = 0.1
 """Of the cap, made free at once: owners go on spooling while the next skip is still to come."""
@@ -38,7 +39,10 @@ def enforce_cap(folder: SpoolFolder, slots: Slots, deliveries: Sequence[Delivery
             excess -= file.size_bytes
             skipped += 1
     if skipped:
-        _log.warning("the spool is full: %d segments were skipped and their records counted as lost", skipped)
+        _log.warning(
+            "the spool is full: %s skipped, with all records in it; they are counted as lost",
+            plural(skipped, "segment"),
+        )
     return skipped
 
 

@@ -24,6 +24,7 @@ from infertap.drain.state import DestinationStatus, DrainerState
 from infertap.errors import PermanentError, RetryableError
 from infertap.record import LossCause
 from infertap.spool.reader import Segment
+from infertap.words import plural
 
 _log = logging.getLogger(__name__)
 
@@ -158,7 +159,11 @@ class Delivery:
         give_up = self.inflight.deaths >= _DEATHS_MAX and not self.unexpected
         rest, poison = self.poison.split(self.name, file.path, segment, give_up=give_up)
         if poison.requests or poison.spans:
-            _log.warning("%d records of slot %s end the drainer: parked", len(poison.requests), segment.spool_id)
+            _log.warning(
+                "%s of slot %s ended the drainer and went to its folder `parked`",
+                plural(len(poison.requests) or len(poison.spans), "request" if poison.requests else "span"),
+                segment.spool_id,
+            )
             self.parking.park(self.name, poison, "it ends the drainer")
             counts.append((segment.spool_id, lost_by_minute(self.name, poison, LossCause.PARKED)))
         return rest
@@ -176,7 +181,11 @@ class Delivery:
             self.inflight.suspect(self.name, batch)
             return None
         (segment,) = segments
-        _log.warning("%d records of slot %s are refused: parked", len(segment.requests), segment.spool_id)
+        _log.warning(
+            "%s of slot %s went to the folder `parked`: the destination refuses them",
+            plural(len(segment.requests), "request"),
+            segment.spool_id,
+        )
         self.parking.park(self.name, segment, masked_line(str(error), self.secrets))
         counts.append((segment.spool_id, lost_by_minute(self.name, segment, LossCause.PARKED)))
         return Receipt(delivered={segment.spool_id: segment.segment_no})
@@ -196,7 +205,7 @@ class Delivery:
             self.state.parked_frames += self.parking.park_unknown(segment)
             if segment.damaged:
                 counts.append((segment.spool_id, damaged_frames(self.name, segment)))
-                _log.warning("%d frames of slot %s are damaged and lost", segment.damaged, segment.spool_id)
+                _log.warning("slot %s: %s lost to damage", segment.spool_id, plural(segment.damaged, "record"))
         counts += receipt.outcomes.items()
         self.count(counts)
         for spool_id, segment_no in receipt.delivered.items():

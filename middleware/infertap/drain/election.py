@@ -22,10 +22,12 @@ from infertap.drain.spawn import CHILD_MARKER, Interpreter, SpawnedDrainer, spaw
 from infertap.drain.state import DrainerState, Phase
 from infertap.drain.stopping import deliver_and_wait
 from infertap.drain.succession import count_death, is_backing_off, successor
+from infertap.events import say
 from infertap.spool.folder import SpoolFolder, list_segments
 from infertap.spool.forks import close_in_forked_child
 from infertap.spool.lock import FileLock
 from infertap.spool.slot import Slot
+from infertap.spool.waiting import Waiting
 
 TICK_S = 1.0
 """How often an owner calls `tick`."""
@@ -34,7 +36,7 @@ _FIRST_WORD_S = 60.0
 """A child that has not said a word by then hangs; it is killed. A container with a tenth of a core needs some ten."""
 
 
-_log = logging.getLogger("infertap.drainer")
+LOGGER_NAME = "infertap.drainer"
 
 
 class SlotOwner(Protocol):
@@ -96,7 +98,7 @@ class DrainerElection:
         self._command = tuple(command) if command else interpreter.command if interpreter else ()
         self._guessed = not command and interpreter is not None and interpreter.guessed
         self._in_thread = mode == "thread" or not self._command
-        self._relay = LogRelay(folder, _log)
+        self._relay = LogRelay(folder, LOGGER_NAME)
         self._child: _Child | None = None
         self._answered = ""
         """Nonce of the drainer whose settings have been compared with ours."""
@@ -122,27 +124,29 @@ class DrainerElection:
             self._tell(f"cannot look after the drainer: {error.strerror or error}")
         self._relay.tick(DrainerState.load(self._folder.drainer_state))
 
-    def flush_and_wait(self, owner: SlotOwner, *, deadline_s: float) -> int:
+    def flush_and_wait(self, owner: SlotOwner, *, deadline_s: float) -> Waiting:
         """Has everything sealed in the owner's slot delivered, and waits for it.
 
         Close the slot before `close()`, which rings: the drainer then sees the end at once.
 
         Args:
             owner: All of its slot is sealed.
-            deadline_s: Longest wait; on a terminal 2 s suffice once the drainer has said that it cannot deliver.
+            deadline_s: Longest wait; on a terminal 2 s suffice once the drainer has said that it cannot deliver, and
+                1 s where nobody drains and this owner starts nobody.
 
         Returns:
-            How many segments are left in the spool for the next start.
+            What is left in the spool.
         """
         slot = owner.slot
         if slot is None or not slot.pending_segments():
-            return 0
+            return Waiting()
         reason = ""
         try:
             reason = deliver_and_wait(
                 self._folder,
                 slot,
                 tick=self.tick,
+                somebody_drains=self.drainer_lives if self._inert else lambda: True,
                 clock=self._clock,
                 deadline_s=deadline_s,
                 on_terminal=self._on_terminal,
@@ -150,10 +154,18 @@ class DrainerElection:
         except OSError as error:
             self._tell(f"cannot ask for delivery: {error.strerror}")
         self.relay()
-        left = len(slot.pending_segments())
-        if left and reason:
-            _log.warning("%d segments stay in the spool: %s", left, reason)
+        left = Waiting.of(slot.pending_segments())
+        if left.segments and reason:
+            self._tell(f"the last records were not delivered: {reason}")
         return left
+
+    def who_delivers(self) -> str:
+        """What becomes of that which is left in the spool, in words."""
+        if not self._inert:
+            return f"for the next start, or for `infertap drain {self._folder.path}`"
+        if self.drainer_lives():
+            return f"for the drainer of {self._folder.path}"
+        return f"and nobody drains it: `infertap drain {self._folder.path}` delivers"
 
     def drainer_lives(self) -> bool:
         """Whether somebody carries the spool on, whoever started it; about 20 us."""
@@ -281,7 +293,7 @@ class DrainerElection:
         """Warns, but never says the same twice in a row."""
         if message != self._told:
             self._told = message
-            _log.warning("%s", message)
+            say(logging.WARNING, message, LOGGER_NAME)
 
 
 def _stdin_is_terminal() -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from infertap.drain.masking import masked
 from infertap.drain.spawn import previous_errors
 from infertap.drain.state import DrainerState, Phase
+from infertap.events import say
 from infertap.spool.folder import SpoolFolder
 from infertap.spool.lock import FileLock
 
@@ -25,9 +26,9 @@ _ERROR_BYTES = 16 << 10
 class LogRelay:
     """Relays to one logger. Belongs to one thread."""
 
-    def __init__(self, folder: SpoolFolder, logger: logging.Logger) -> None:
+    def __init__(self, folder: SpoolFolder, logger_name: str) -> None:
         self._folder = folder
-        self._logger = logger
+        self._logger_name = logger_name
         self._lock: FileLock | None = None
         self._failures = 0
 
@@ -79,7 +80,9 @@ class LogRelay:
                 message = str(entry["message"])
             except (ValueError, KeyError, TypeError):
                 continue
-            self._logger.log(level, "%s", message)
+            # What is said below WARNING is for those who listen; a bare app hears no more of us than it must.
+            if level >= logging.WARNING or logging.getLogger(self._logger_name).isEnabledFor(level):
+                say(level, message, self._logger_name)
         return len(whole)
 
     def _tell_failure(self, state: DrainerState) -> None:
@@ -89,11 +92,9 @@ class LogRelay:
         # Once the next drainer has been started, the dead one's words have been moved aside.
         path = self._folder.drainer_err if state.phase is Phase.CRASHED else previous_errors(self._folder)
         lines = masked("\n".join(_last_lines(path)))
-        self._logger.warning(
-            "the drainer ended unexpectedly (%d in a row); records stay in the spool%s",
-            state.failures,
-            f"; its last words:\n{lines}" if lines else "",
-        )
+        words = f"; its last words:\n{lines}" if lines else ""
+        line = f"the drainer ended unexpectedly ({state.failures} in a row); records stay in the spool{words}"
+        say(logging.WARNING, line, self._logger_name)
 
 
 def _last_lines(path: Path) -> list[str]:

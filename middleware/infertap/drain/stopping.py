@@ -12,6 +12,8 @@ from infertap.spool.slot import Slot
 _TICK_S = 0.1
 _POLL_S = 0.005
 _TERMINAL_WAIT_S = 2.0
+_ABSENT_WAIT_S = 1.0
+"""An external drainer that is just being replaced by the next one holds no lock for a moment."""
 
 
 def deliver_and_wait(
@@ -19,6 +21,7 @@ def deliver_and_wait(
     slot: Slot,
     *,
     tick: Callable[[], None],
+    somebody_drains: Callable[[], bool],
     clock: Clock,
     deadline_s: float,
     on_terminal: bool,
@@ -27,6 +30,7 @@ def deliver_and_wait(
 
     Args:
         tick: Looks after the drainer meanwhile: the request may find none, or a dying one.
+        somebody_drains: Whether there is anybody to wait for.
         deadline_s: Longest wait.
         on_terminal: A person waits: 2 s suffice once the drainer has said that it cannot deliver.
 
@@ -40,7 +44,7 @@ def deliver_and_wait(
     failed.unlink(missing_ok=True)
     slot.request_flush()
     folder.ring()
-    started_s = next_tick_s = clock.monotonic_s()
+    started_s = next_tick_s = drained_s = clock.monotonic_s()
     while slot.pending_segments():
         now_s = clock.monotonic_s()
         hopeless = on_terminal and now_s - started_s >= _TERMINAL_WAIT_S and failed.exists()
@@ -49,6 +53,10 @@ def deliver_and_wait(
         if now_s >= next_tick_s:
             tick()
             next_tick_s = now_s + _TICK_S
+            if somebody_drains():
+                drained_s = now_s
+            elif now_s - drained_s >= _ABSENT_WAIT_S:
+                break
         time.sleep(_POLL_S)
     return _text(failed)
 

@@ -113,11 +113,11 @@ def test_repeated_events_are_said_once_a_minute(heard: _Heard, monkeypatch: pyte
 def test_the_last_line_says_what_waits(heard: _Heard) -> None:
     """INFO where all is delivered, WARNING where something waits or was lost, and why."""
     log = EventLog()
-    log.stopped(5, {"queue_full": 0}, 0, "/spool")
-    log.stopped(1, {}, 2, "/spool")
-    log.stopped(0, {"spool_full": 3}, 0, "/spool")
+    log.stopped(5, {"queue_full": 0}, "")
+    log.stopped(1, {}, "2 requests wait in the spool for the next start")
+    log.stopped(0, {"spool_full": 3}, "")
     assert heard.lines == [
         (logging.INFO, "5 requests recorded; all delivered"),
-        (logging.WARNING, "1 request recorded; 2 segments wait in /spool for the next start"),
+        (logging.WARNING, "1 request recorded; 2 requests wait in the spool for the next start"),
         (logging.WARNING, "0 requests recorded; lost: spool_full 3"),
     ]

@@ -64,9 +64,10 @@ def main() -> None:
                 _answer(ticked=True)
             if "stop" in order:
                 left = election.flush_and_wait(writer, deadline_s=order["stop"])
+                waits = f"{left.sentence} {election.who_delivers()}" if left.segments else ""
                 writer.close()
                 election.close()
-                _answer(left=left)
+                _answer(left=left.segments, waits=waits)
                 return
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from infertap.clock import SystemClock
 from infertap.drain.election import DrainerElection
 from infertap.drain.spawn import CHILD_MARKER
+from infertap.spool.lock import FileLock
 
 RUNNER = (sys.executable, "-P", str(Path(__file__).with_name("sqlite_destination.py")))
 
@@ -35,7 +37,7 @@ def test_a_stop_waits_until_its_rows_are_delivered(bench: Any, wait_for: WaitFor
     owner.tell(rows=["a"])
     wait_for(lambda: bench.rows() == ["a"])
     owner.tell(rows=["b"])
-    assert owner.tell(stop=100.0) == {"left": 0}
+    assert owner.tell(stop=100.0)["left"] == 0
     assert bench.rows() == ["a", "b"]
     wait_for(bench.is_drained_by_nobody)
     assert bench.state().phase == "ended"
@@ -124,7 +126,7 @@ def test_a_stop_in_a_terminal_does_not_wait_for_a_dead_destination(bench: Any, w
     bench.control(table={"fail": "connection refused"})
     owner = bench.owner(bench.settings(drain_s=0.0), on_terminal=True)
     owner.tell(rows=["a"])
-    assert owner.tell(stop=600.0) == {"left": 1}
+    assert owner.tell(stop=600.0)["left"] == 1
     assert "connection refused" in (bench.folder.slot_dir(owner.slot) / "flush_failed").read_text()
     assert bench.rows() == []
 
@@ -190,7 +192,7 @@ def test_a_terminated_drainer_delivers_first(bench: Any, wait_for: WaitFor) -> N
     pid = wait_for(lambda: bench.state().phase == "running" and bench.state().pid)
     os.kill(pid, signal.SIGTERM)
     owner.tell(rows=["a"])
-    assert owner.tell(stop=100.0) == {"left": 0}
+    assert owner.tell(stop=100.0)["left"] == 0
     assert bench.rows() == ["a"]
     assert bench.spawns() == 1
     wait_for(lambda: not _lives(pid))
@@ -200,7 +202,7 @@ def test_the_drainer_holds_none_of_the_apps_pipes(bench: Any, wait_for: WaitFor)
     """Who reads the app's output to its end does not wait for the drainer, which is still there."""
     owner = bench.owner(bench.settings(linger_s=60.0))
     owner.tell(rows=["a"])
-    assert owner.tell(stop=100.0) == {"left": 0}
+    assert owner.tell(stop=100.0)["left"] == 0
     assert owner.process.stdout is not None
     assert owner.process.stdout.read() == b""
     assert not bench.is_drained_by_nobody()
@@ -255,9 +257,30 @@ def test_an_external_owner_starts_nothing(bench: Any) -> None:
     owner = bench.owner(mode="external")
     owner.tell(rows=["a"])
     owner.tell(tick=1)
-    assert owner.tell(stop=0.1) == {"left": 1}
+    assert owner.tell(stop=0.1)["left"] == 1
     assert bench.spawns() == 0
     assert not bench.folder.drainer_state.exists()
+
+
+def test_an_external_owner_waits_for_nobody_where_nobody_drains(bench: Any) -> None:
+    """A stop with a day to wait ends at once, and says how many wait and what delivers them."""
+    owner = bench.owner(mode="external")
+    owner.tell(rows=["a", "b"])
+    waits = f"2 requests wait and nobody drains it: `infertap drain {bench.folder.path}` delivers"
+    assert owner.tell(stop=86_400.0) == {"left": 1, "waits": waits}
+
+
+def test_an_external_owner_waits_for_the_one_who_drains(bench: Any) -> None:
+    """As long as it may, while somebody holds the lock; what is left then is that one's."""
+    lock = FileLock.try_acquire(bench.folder.drainer_lock)
+    assert lock is not None
+    owner = bench.owner(mode="external")
+    owner.tell(rows=["a"])
+    before_s = time.monotonic()
+    waits = f"1 request waits for the drainer of {bench.folder.path}"
+    assert owner.tell(stop=3.0) == {"left": 1, "waits": waits}
+    assert time.monotonic() - before_s >= 3.0
+    lock.close()
 
 
 def _lives(pid: int) -> bool:

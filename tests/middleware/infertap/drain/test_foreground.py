@@ -56,9 +56,10 @@ def test_one_pass_says_what_did_not_work(bench: Any) -> None:
 def test_followed_it_serves_external_owners_until_it_is_told_to_stop(bench: Any, wait_for: Callable[..., Any]) -> None:
     """It outlives idle times, delivers a stopping owner's rows, and leaves on SIGTERM with code 0."""
     process = start(bench, "follow")
+    wait_for(lambda: bench.state().phase == "running")
     first = bench.owner(mode="external")
     first.tell(rows=["a"])
-    assert first.tell(stop=100.0) == {"left": 0}
+    assert first.tell(stop=100.0)["left"] == 0
     wait_for(lambda: bench.state().phase == "ended")
     second = bench.owner(mode="external")
     second.tell(rows=["b"])

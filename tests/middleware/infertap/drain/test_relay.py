@@ -8,7 +8,7 @@ import pytest
 from infertap.drain.relay import LogRelay
 from infertap.drain.state import DrainerState, Phase
 
-LOGGER = logging.getLogger("infertap.drainer")
+LOGGER = "infertap.drainer"
 
 
 def write(bench: Any, *messages: str) -> None:
@@ -74,3 +74,17 @@ def test_a_death_is_told_once_with_the_last_words(bench: Any, caplog: pytest.Log
     relay.tick(DrainerState(phase=Phase.CRASHED, failures=2))
     assert len(caplog.messages) == 2
     relay.close()
+
+
+def test_a_bare_app_hears_warnings_with_a_name_and_no_chatter(
+    bench: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody configured logging, Python would print the bare sentence: nobody knew who says it."""
+    for name in (None, "infertap", LOGGER):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+    relay = LogRelay(bench.folder, LOGGER)
+    bench.folder.drainer_log.write_text('{"level": "INFO", "message": "fine"}\n')
+    write(bench, "the disk is full")
+    relay.tick(DrainerState())
+    relay.close()
+    assert capfd.readouterr().err == "infertap: the disk is full\n"
