@@ -13,16 +13,16 @@ SOURCES = {
     "infertap": ROOT / "middleware" / "infertap",
     "infertap_sidecar": ROOT / "sidecar" / "infertap_sidecar",
 }
-LEAVES = {"_version", "clock", "errors", "record", "sdk_import", "targets"}
+LEAVES = {"_version", "clock", "errors", "record", "sdk_env", "sdk_import", "targets"}
 REQUEST_PATH = LEAVES | {"capture", "paths", "processors", "protocols", "trace", "trace_context"}
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
     "config": {"errors", "wrong_values"},
     "wrong_values": set(),
     "platforms": {"targets"},
-    "otel_env": {"platforms", "targets"},
+    "otel_env": {"platforms", "sdk_env", "targets"},
     "choice": {"config", "errors", "otel_env", "targets"},
-    "trace_context": {"record"},
+    "trace_context": {"record", "sdk_env"},
     "trace": {"record", "trace_context"},
     "child_span": {"record", "trace", "trace_context"},
     "capture": {"record", "trace"},
@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "processors": {"processors", "protocols", "record", "trace", "trace_context", "errors"},
     "protocols": {"protocols", "record", "errors"},
     "events": set(),
-    "joining": {"joining", "record", "trace", "trace_context"},
+    "joining": {"joining", "record", "sdk_env", "trace", "trace_context"},
     "spool": {"_version", "clock", "errors", "record", "spool"},
     "tables": {"_version", "clock", "errors", "record", "tables", "targets"},
     "destinations": {"_version", "clock", "destinations", "errors", "record", "spool", "tables", "targets"},

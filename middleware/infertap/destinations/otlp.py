@@ -11,12 +11,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Any, Literal
 
 from infertap.clock import Clock
 from infertap.destinations.otlp_batches import Item, ItemKey, Progress, batches, delivered_prefixes, minute_of, pending
 from infertap.destinations.otlp_delivery import BatchSize, Delivery, NotAccepted
-from infertap.destinations.otlp_exporters import Answer, SpanExport, connect, shown
+from infertap.destinations.otlp_exporters import Answer, SpanExport, Verdict, connect, shown
 from infertap.destinations.otlp_headers_file import HeadersFile
 from infertap.destinations.otlp_probe import explain, probe
 from infertap.destinations.otlp_rendering import SpanRendering
@@ -36,6 +37,8 @@ _BATCH_SPANS_MAX = 4096
 _KEPT_BYTES_MAX = 16 << 20
 """Of spans that have failed alone and are kept in memory, so that the segments behind them can be read."""
 _EXPLANATION_AGE_S_MAX = 60.0
+_SIGN_OF_LIFE_S_MAX = 2.0
+"""How long a receiver that failed may take for an empty request: the other destination waits meanwhile."""
 
 
 class OtlpDestination:
@@ -101,7 +104,7 @@ class OtlpDestination:
             key: self._progress.get(key) or Progress.of(segment) for key, segment in zip(keys, segments, strict=True)
         }
         self._suspicion.keep_only(self._progress.keys())
-        run = Delivery(export, self._batch_size, self._smaller, self._suspicion, self._clock)
+        run = Delivery(export, self._batch_size, self._smaller, self._suspicion, self._clock, self._is_alive)
         failure: Answer | None = None
         try:
             self._send_rounds(run)
@@ -110,9 +113,12 @@ class OtlpDestination:
             failure = error.answer
         run.report()
         receipt = self._receipt(segments)
-        if failure is not None and not receipt.delivered:
-            raise RetryableError(self._reason(failure), retry_after_s=failure.retry_after_s)
-        return receipt
+        if failure is None:
+            return receipt
+        setback = RetryableError(self._reason(failure), retry_after_s=failure.retry_after_s)
+        if not receipt.delivered:
+            raise setback
+        return replace(receipt, setback=setback)
 
     @property
     def keeps(self) -> AbstractSet[tuple[str, int]]:
@@ -163,6 +169,16 @@ class OtlpDestination:
             except ValueError as error:
                 raise RetryableError("the certificate or key of the OTLP endpoint cannot be used") from error
         return self._export
+
+    def _is_alive(self) -> bool:
+        """Ask with an empty request. What hangs is not alive: that costs less than the target's whole timeout."""
+        target = replace(self._target, timeout_s=min(self._target.timeout_s, _SIGN_OF_LIFE_S_MAX))
+        export = self._connect(target)
+        try:
+            # Some, as MLflow's, do not like that nothing is in it; then they have read it.
+            return export.export([]).verdict in (Verdict.ACCEPTED, Verdict.REFUSED)
+        finally:
+            export.close()
 
     def _receipt(self, segments: Sequence[Segment]) -> Receipt:
         delivered = delivered_prefixes(segments, self._progress)

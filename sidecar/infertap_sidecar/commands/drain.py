@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--follow", action="store_true", help="stay and deliver what comes, until a signal")
     add_config_file(parser)
     add_settings(parser, SidecarConfig, _SETTINGS, "settings")
-    config = read_settings(SidecarConfig, parser, argv, own=("folder", "follow"))
+    config = read_settings(SidecarConfig, parser, argv, own=("folder", "follow"), delivers=True)
     arguments = parser.parse_args(argv)
     work = _work(arguments.folder, config)
     if arguments.follow and len(work) > 1:
