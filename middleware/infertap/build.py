@@ -114,7 +114,7 @@ def build_pipeline(config: Config, choice: Choice, log: EventLog, *, receives: b
     return Pipeline(
         choice,
         _pipeline_settings(config, receives=receives),
-        assembler=Assembler(_assembly_settings(config, service_name, trace)),
+        assembler=Assembler(_assembly_settings(config, choice, service_name, trace)),
         writer=writer,
         delivery=delivery,
         at_end=lambda: thread.close(deadline_s=config.drain_s),
@@ -153,13 +153,12 @@ def build_destinations(settings: DrainerSettings) -> "list[Destination]":
     if settings.targets.otlp is not None:
         from infertap.destinations.otlp import OtlpDestination
 
-        tables = settings.targets.table
         destinations.append(
             OtlpDestination(
                 settings.targets.otlp,
                 clock=clock,
                 content=settings.content,
-                tables_uri=tables.uri if tables is not None else None,
+                tables=settings.targets.table,
                 probes=True,
             )
         )
@@ -190,7 +189,7 @@ def _within_memory(queue_bytes_max: int) -> int:
     return queue_bytes_max if limit is None else min(queue_bytes_max, limit // _MEMORY_SHARE)
 
 
-def _assembly_settings(config: Config, service_name: str, trace: TraceSettings) -> AssemblySettings:
+def _assembly_settings(config: Config, choice: Choice, service_name: str, trace: TraceSettings) -> AssemblySettings:
     def captured(direction: str) -> tuple[str, ...]:
         value = os.environ.get(f"OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_{direction}", "")
         return tuple(name.strip() for name in value.split(",") if name.strip())
@@ -205,6 +204,7 @@ def _assembly_settings(config: Config, service_name: str, trace: TraceSettings) 
         span_request_headers=captured("REQUEST"),
         span_response_headers=captured("RESPONSE"),
         sampler=trace.pure,
+        previews=choice.targets.otlp is not None,
     )
 
 

@@ -46,6 +46,10 @@ class ErrorCode(StrEnum):
     TAGS_REDACTION_FAILED = "TAGS_REDACTION_FAILED"
 
 
+PREVIEW_CHARACTERS_MAX = 1000
+"""So much of a body is shown on a span that cannot have all of it."""
+
+
 class LossCause(StrEnum):
     """Why a record never reached a destination: the column `cause` of the ledger, and the label of the metric."""
 
@@ -180,6 +184,8 @@ class ServerSpanFacts:
     events: list[list[Any]] | None = None
     links: list[list[Any]] | None = None
     status: list[Any] | None = None
+    previews: dict[str, str] | None = None
+    """`request`, `response`: the beginning of a body that is too large for the row, redacted like any other."""
 
     def to_payload(self) -> dict[str, Any]:
         """The map under the key `span` of a REQUEST frame; None and empty values are left out."""
@@ -297,6 +303,8 @@ class SpanRecord:
     request_id: str | None = None
     table_only: bool | None = None
     """True where its maker exports it over OTLP by itself: under `both` only the table takes this copy."""
+    otlp_only: bool | None = None
+    """True where its sender writes it into the same tables by itself: under `both` only OTLP takes this copy."""
 
     def to_payload(self) -> dict[str, Any]:
         """The map of a SPAN frame."""

@@ -27,7 +27,7 @@ from infertap.destinations.readable_spans import UNREADABLE
 from infertap.destinations.span_size import size_estimate
 from infertap.errors import RetryableError
 from infertap.spool.reader import Segment
-from infertap.targets import OtlpTarget
+from infertap.targets import OtlpTarget, TableTarget
 
 logger = logging.getLogger("infertap.otlp")
 
@@ -48,7 +48,7 @@ class OtlpDestination:
         target: Endpoint, protocol, credentials and limits.
         clock: Decides when a repeated failure is looked into again.
         content: `metadata` sends no bodies, even if a row has them.
-        tables_uri: Where the tables are written, too: the spans then carry references instead of bodies.
+        tables: Where the tables are written, too: the spans then carry references instead of bodies.
         batch_bytes_max: Bytes of one request; default by protocol. Halved while the receiver says that it is too much.
         connect: Makes the exporter.
         probes: Whether `open` asks the endpoint with an empty request, and says what is wrong before anything waits.
@@ -62,7 +62,7 @@ class OtlpDestination:
         *,
         clock: Clock,
         content: Literal["full", "metadata"] = "full",
-        tables_uri: str | None = None,
+        tables: TableTarget | None = None,
         batch_bytes_max: int | None = None,
         connect: Callable[[OtlpTarget], SpanExport] = connect,
         probes: bool = False,
@@ -70,7 +70,7 @@ class OtlpDestination:
         self._target = target
         self._headers = HeadersFile(target)
         self._clock = clock
-        self._rendering = SpanRendering(target, content=content, tables_uri=tables_uri)
+        self._rendering = SpanRendering(target, content=content, tables=tables)
         limit = batch_bytes_max or BATCH_BYTES_MAX[target.protocol]
         self._batch_size = BatchSize.of(min(limit, target.limits.request_bytes_max or limit))
         self._connect = connect

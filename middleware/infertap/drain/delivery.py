@@ -95,7 +95,7 @@ class Delivery:
             return False
         self._settle(segments, receipt, counts)
         if receipt.setback is not None:
-            self._failed(str(receipt.setback), receipt.setback.retry_after_s)
+            self._failed(str(receipt.setback), receipt.setback.retry_after_s, got_on=True)
             return True
         self._works()
         now_s = self.clock.monotonic_s()
@@ -142,13 +142,14 @@ class Delivery:
             _log.info("destination %s takes records again", self.name)
         self.error = ""
 
-    def _failed(self, message: str, retry_after_s: float | None) -> None:
+    def _failed(self, message: str, retry_after_s: float | None, *, got_on: bool = False) -> None:
         text = masked_line(message, self.secrets)
-        now_s = self.clock.monotonic_s()
-        delay_s = self.pace.failed(now_s, retry_after_s)
+        delay_s = self.pace.failed(self.clock.monotonic_s(), retry_after_s, got_on=got_on)
         capped = retry_after_s is not None and retry_after_s > INTERVAL_S_MAX
         # The seconds asked for differ from answer to answer, and are no other state: they are not in `error`.
-        patience = f"; it asks for {retry_after_s:.0f} s, more than {INTERVAL_S_MAX:.0f} s is never waited" if capped else ""
+        patience = (
+            f"; it asks for {retry_after_s:.0f} s, more than {INTERVAL_S_MAX:.0f} s is never waited" if capped else ""
+        )
         if text != self.error:
             _log.warning(
                 "destination %s did not take records, they stay in the spool (next try in %.0f s): %s%s",
