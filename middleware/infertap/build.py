@@ -94,7 +94,7 @@ def build_pipeline(config: Config, choice: Choice, log: EventLog, *, receives: b
     writer = SpoolWriter(
         folder,
         {"service_name": service_name, "instance": _instance(resource), "resource": _texts(resource)},
-        identity=choice.targets.identity(choice.spool_dir),
+        identity=choice.targets.description(choice.spool_dir, content=config.content),
         spool_bytes_max=config.spool_bytes_max,
         clock=clock,
         segment_bytes_max=config.segment_bytes_max,

@@ -3,12 +3,12 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from infertap.config import Config
 from infertap.errors import ConfigError, OtelConfigError
 from infertap.otel_env import OtelEnvironment
 from infertap.targets import OtlpTarget, TableTarget, Targets
+from infertap.urls import without_credentials, without_password
 
 _TABLE_FOLDERS = ("inference", "spans", "ledger", "payloads")
 
@@ -171,13 +171,10 @@ def _spool_dir(config: Config, targets: Targets, cwd: Path) -> Path:
 def _shown(target: TableTarget | OtlpTarget) -> str:
     """The target without credentials; a path below the working directory is shown relative to it."""
     if isinstance(target, OtlpTarget):
-        parts = urlsplit(target.endpoint)
-        if not parts.netloc:
-            return target.endpoint
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+        return without_credentials(target.endpoint)
     local = target.local_path
     if local is None:
-        return target.uri.split("?", 1)[0]
+        return without_password(target.uri)
     try:
         return f"./{local.relative_to(Path.cwd())}"
     except ValueError:

@@ -25,6 +25,10 @@ class EndReason(StrEnum):
     UPSTREAM_TIMEOUT = "upstream_timeout"
 
 
+OUTER_HEADER = b"x-infertap-outer"
+"""How the sidecar proves itself to the middleware behind it; its value is a secret."""
+
+
 class ErrorCode(StrEnum):
     """Why something is missing from a row: the values of the column `logging_error_codes`."""
 

@@ -13,15 +13,17 @@ SOURCES = {
     "infertap": ROOT / "middleware" / "infertap",
     "infertap_sidecar": ROOT / "sidecar" / "infertap_sidecar",
 }
-LEAVES = {"_version", "clock", "errors", "record", "sdk_env", "sdk_import", "targets"}
+LEAVES = {"_version", "clock", "errors", "record", "sdk_env", "sdk_import", "targets", "urls"}
 REQUEST_PATH = LEAVES | {"capture", "paths", "processors", "protocols", "trace", "trace_context"}
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
+    "targets": {"urls"},
+    "masking": set(),
     "config": {"errors", "wrong_values"},
     "wrong_values": set(),
     "platforms": {"targets"},
     "otel_env": {"platforms", "sdk_env", "targets"},
-    "choice": {"config", "errors", "otel_env", "targets"},
+    "choice": {"config", "errors", "otel_env", "targets", "urls"},
     "trace_context": {"record", "sdk_env"},
     "trace": {"record", "trace_context"},
     "child_span": {"record", "trace", "trace_context"},
@@ -40,13 +42,15 @@ MAY_IMPORT = {
         "clock",
         "destinations",
         "errors",
+        "masking",
         "record",
         "spool",
         "table_identity",
         "tables",
         "targets",
+        "urls",
     },
-    "drain": {"_version", "build", "clock", "destinations", "drain", "errors", "record", "spool", "targets"},
+    "drain": {"_version", "build", "clock", "destinations", "drain", "errors", "masking", "record", "spool", "targets"},
     "handover": {"record"},
     "inbox": {"capture", "handover", "record"},
     "worker": REQUEST_PATH | {"events", "handover", "inbox", "joining", "spool"},

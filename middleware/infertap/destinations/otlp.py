@@ -17,7 +17,7 @@ from typing import Any, Literal
 from infertap.clock import Clock
 from infertap.destinations.otlp_batches import Item, ItemKey, Progress, batches, delivered_prefixes, minute_of, pending
 from infertap.destinations.otlp_delivery import BatchSize, Delivery, NotAccepted
-from infertap.destinations.otlp_exporters import Answer, SpanExport, Verdict, connect, shown
+from infertap.destinations.otlp_exporters import Answer, SpanExport, Verdict, connect
 from infertap.destinations.otlp_headers_file import HeadersFile
 from infertap.destinations.otlp_probe import explain, probe
 from infertap.destinations.otlp_rendering import SpanRendering
@@ -28,6 +28,7 @@ from infertap.destinations.span_size import size_estimate
 from infertap.errors import RetryableError
 from infertap.spool.reader import Segment
 from infertap.targets import OtlpTarget, TableTarget
+from infertap.urls import without_credentials
 
 logger = logging.getLogger("infertap.otlp")
 
@@ -231,11 +232,11 @@ class OtlpDestination:
         if reason != answer.reason or self._clock.monotonic_s() - at_s > _EXPLANATION_AGE_S_MAX:
             fix = explain(self._target, answer).fix
             self._explained = (answer.reason, self._clock.monotonic_s(), fix)
-        text = f"OTLP {shown(self._target.endpoint)}: {answer.reason}"
+        text = f"OTLP {without_credentials(self._target.endpoint)}: {answer.reason}"
         return f"{text}; {fix}" if fix else text
 
 
 def _say_what_is_wrong(target: OtlpTarget) -> None:
     result = probe(target)
     if not result.ok:
-        logger.warning("OTLP %s: %s", shown(target.endpoint), result.line)
+        logger.warning("OTLP %s: %s", without_credentials(target.endpoint), result.line)

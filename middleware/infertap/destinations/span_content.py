@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from infertap.destinations.otlp_limits import PLATFORM_LIMIT, Fit
 from infertap.record import PREVIEW_CHARACTERS_MAX, ErrorCode
-from infertap.targets import without_password
+from infertap.urls import without_password
 
 SIDES = ("request", "response")
 

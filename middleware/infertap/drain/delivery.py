@@ -14,7 +14,6 @@ from infertap.clock import Clock
 from infertap.destinations.protocol import Destination, OutcomeKey, Receipt
 from infertap.drain.inflight import Inflight
 from infertap.drain.losses import damaged_frames, lost_by_minute
-from infertap.drain.masking import masked_line
 from infertap.drain.pace import INTERVAL_S_MAX, Pace
 from infertap.drain.parking import Parking
 from infertap.drain.poison import PoisonSearch
@@ -22,6 +21,7 @@ from infertap.drain.reading import Reading
 from infertap.drain.slots import SegmentFile, Slots
 from infertap.drain.state import DestinationStatus, DrainerState
 from infertap.errors import PermanentError, RetryableError
+from infertap.masking import masked_line
 from infertap.record import LossCause
 from infertap.spool.reader import Segment
 

@@ -10,6 +10,7 @@ from infertap.processors.redact import Redactor
 from infertap.processors.secret_names import MARK, SecretNames, redact_text
 from infertap.processors.span_content import is_content, request_content
 from infertap.record import (
+    OUTER_HEADER,
     ErrorCode,
     Exchange,
     Headers,
@@ -25,8 +26,6 @@ from infertap.trace_context import PureSampler, derive_ids
 
 _ID_CHARACTERS_MAX = 256
 _SPAN_HEADERS = ("host", "user-agent")
-OUTER_HEADER = "x-infertap-outer"
-"""How the sidecar proves itself to the middleware behind it; its value is a secret."""
 
 
 class AssemblySettings(NamedTuple):
@@ -289,7 +288,7 @@ def _plain(value: Any) -> Any:
 
 def _lower(names: Iterable[str]) -> frozenset[str]:
     """The names of headers that may be stored. The sidecar's secret is never among them."""
-    return frozenset(name.lower() for name in names) - {OUTER_HEADER}
+    return frozenset(name.lower() for name in names) - {OUTER_HEADER.decode()}
 
 
 def _decoded(headers: Headers) -> dict[str, str]:

@@ -196,6 +196,7 @@ def test_the_line_at_start_shows_no_credentials() -> None:
     assert "http://host:4318/v1/traces" in choice.start_line("full")
     assert _SECRET not in choice.start_line("full")
     assert _SECRET not in str(choice.targets.identity(choice.spool_dir))
+    assert _SECRET not in str(choice.targets.description(choice.spool_dir))
 
 
 _BROKEN = _ENDPOINT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "soap"}
