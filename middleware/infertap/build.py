@@ -22,6 +22,7 @@ from infertap.drain.settings import DrainerSettings
 from infertap.drain.thread import ThreadDrainer
 from infertap.errors import ConfigError, OtelConfigError
 from infertap.events import EventLog
+from infertap.instance import own_instance
 from infertap.joining.joining import JoiningSettings
 from infertap.otel_env import OtelEnvironment
 from infertap.pipeline import Idle, Pipeline, PipelineSettings
@@ -90,10 +91,11 @@ def build_pipeline(config: Config, choice: Choice, log: EventLog, *, receives: b
     clock = SystemClock()
     resource = dict(Resource.create().attributes)
     service_name = str(resource.get("service.name", "unknown_service"))
+    instance = own_instance(resource, os.environ, socket.gethostname())
     folder = SpoolFolder(choice.folder)
     writer = SpoolWriter(
         folder,
-        {"service_name": service_name, "instance": _instance(resource), "resource": _texts(resource)},
+        {"service_name": service_name, "instance": instance, "resource": _texts(resource)},
         identity=choice.targets.description(choice.spool_dir, content=config.content),
         spool_bytes_max=config.spool_bytes_max,
         clock=clock,
@@ -220,16 +222,6 @@ def _span_excluded(environ: Mapping[str, str]) -> Callable[[Mapping[str, Any]], 
         return bool(excluded.url_disabled(f"{scope.get('scheme', 'http')}://{host}{scope['path']}"))
 
     return matches
-
-
-def _instance(resource: Mapping[str, Any]) -> str:
-    """The operator's name for this instance, else the host's (a pod's name); the SDK's random one says nothing."""
-    given = dict(
-        pair.split("=", 1) for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",") if "=" in pair
-    )
-    if "service.instance.id" in given:
-        return str(resource.get("service.instance.id"))
-    return socket.gethostname()
 
 
 def _texts(resource: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ SOURCES = {
     "infertap": ROOT / "middleware" / "infertap",
     "infertap_sidecar": ROOT / "sidecar" / "infertap_sidecar",
 }
-LEAVES = {"_version", "clock", "errors", "record", "sdk_env", "sdk_import", "targets", "urls"}
+LEAVES = {"_version", "clock", "errors", "instance", "record", "sdk_env", "sdk_import", "targets", "urls"}
 REQUEST_PATH = LEAVES | {"capture", "paths", "processors", "protocols", "trace", "trace_context"}
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "paths": set(),
     "table_identity": {"spool", "targets"},
     "cgroup": set(),
-    "processors": {"processors", "protocols", "record", "trace", "trace_context", "errors"},
+    "processors": {"instance", "processors", "protocols", "record", "trace", "trace_context", "errors"},
     "protocols": {"protocols", "record", "errors"},
     "events": set(),
     "joining": {"joining", "record", "sdk_env", "trace", "trace_context"},
