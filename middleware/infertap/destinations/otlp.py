@@ -174,7 +174,10 @@ class OtlpDestination:
     def _is_alive(self) -> bool:
         """Ask with an empty request. What hangs is not alive: that costs less than the target's whole timeout."""
         target = replace(self._target, timeout_s=min(self._target.timeout_s, _SIGN_OF_LIFE_S_MAX))
-        export = self._connect(target)
+        try:
+            export = self._connect(target)
+        except (OSError, ValueError):
+            return False  # the certificate is just being replaced: no span is to blame for that
         try:
             # Some, as MLflow's, do not like that nothing is in it; then they have read it.
             return export.export([]).verdict in (Verdict.ACCEPTED, Verdict.REFUSED)
