@@ -22,6 +22,7 @@ from infertap.drain.settings import DrainerSettings
 from infertap.drain.thread import ThreadDrainer
 from infertap.errors import ConfigError, OtelConfigError
 from infertap.events import EventLog
+from infertap.instance import own_instance
 from infertap.joining.joining import JoiningSettings
 from infertap.otel_env import OtelEnvironment
 from infertap.pipeline import Idle, Pipeline, PipelineSettings
@@ -90,11 +91,12 @@ def build_pipeline(config: Config, choice: Choice, log: EventLog, *, receives: b
     clock = SystemClock()
     resource = dict(Resource.create().attributes)
     service_name = str(resource.get("service.name", "unknown_service"))
+    instance = own_instance(resource, os.environ, socket.gethostname())
     folder = SpoolFolder(choice.folder)
     writer = SpoolWriter(
         folder,
-        {"service_name": service_name, "instance": _instance(resource), "resource": _texts(resource)},
-        identity=choice.targets.identity(choice.spool_dir),
+        {"service_name": service_name, "instance": instance, "resource": _texts(resource)},
+        identity=choice.targets.description(choice.spool_dir, content=config.content),
         spool_bytes_max=config.spool_bytes_max,
         clock=clock,
         segment_bytes_max=config.segment_bytes_max,
@@ -114,7 +116,7 @@ def build_pipeline(config: Config, choice: Choice, log: EventLog, *, receives: b
     return Pipeline(
         choice,
         _pipeline_settings(config, receives=receives),
-        assembler=Assembler(_assembly_settings(config, service_name, trace)),
+        assembler=Assembler(_assembly_settings(config, choice, service_name, trace)),
         writer=writer,
         delivery=delivery,
         at_end=lambda: thread.close(deadline_s=config.drain_s),
@@ -153,13 +155,12 @@ def build_destinations(settings: DrainerSettings) -> "list[Destination]":
     if settings.targets.otlp is not None:
         from infertap.destinations.otlp import OtlpDestination
 
-        tables = settings.targets.table
         destinations.append(
             OtlpDestination(
                 settings.targets.otlp,
                 clock=clock,
                 content=settings.content,
-                tables_uri=tables.uri if tables is not None else None,
+                tables=settings.targets.table,
                 probes=True,
             )
         )
@@ -190,7 +191,7 @@ def _within_memory(queue_bytes_max: int) -> int:
     return queue_bytes_max if limit is None else min(queue_bytes_max, limit // _MEMORY_SHARE)
 
 
-def _assembly_settings(config: Config, service_name: str, trace: TraceSettings) -> AssemblySettings:
+def _assembly_settings(config: Config, choice: Choice, service_name: str, trace: TraceSettings) -> AssemblySettings:
     def captured(direction: str) -> tuple[str, ...]:
         value = os.environ.get(f"OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_{direction}", "")
         return tuple(name.strip() for name in value.split(",") if name.strip())
@@ -205,6 +206,7 @@ def _assembly_settings(config: Config, service_name: str, trace: TraceSettings) 
         span_request_headers=captured("REQUEST"),
         span_response_headers=captured("RESPONSE"),
         sampler=trace.pure,
+        previews=choice.targets.otlp is not None,
     )
 
 
@@ -220,16 +222,6 @@ def _span_excluded(environ: Mapping[str, str]) -> Callable[[Mapping[str, Any]], 
         return bool(excluded.url_disabled(f"{scope.get('scheme', 'http')}://{host}{scope['path']}"))
 
     return matches
-
-
-def _instance(resource: Mapping[str, Any]) -> str:
-    """The operator's name for this instance, else the host's (a pod's name); the SDK's random one says nothing."""
-    given = dict(
-        pair.split("=", 1) for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",") if "=" in pair
-    )
-    if "service.instance.id" in given:
-        return str(resource.get("service.instance.id"))
-    return socket.gethostname()
 
 
 def _texts(resource: Mapping[str, Any]) -> dict[str, Any]:

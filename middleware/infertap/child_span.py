@@ -20,7 +20,7 @@ from opentelemetry.util.types import AttributeValue
 
 from infertap.record import PendingSpan, SpanRecord, TraceIds, request_id
 from infertap.trace import CURRENT_SPAN_KEY, SERVER_SPAN_KEY, ServerSpan, bound_request, text_of
-from infertap.trace_context import random_bits
+from infertap.trace_context import marked_state, random_bits
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -114,7 +114,8 @@ class ChildSpan(ServerSpan):
             kind="INTERNAL",
             start_ns=self.start_ns,
             end_ns=self.end_ns,
-            trace_state=ids.trace_state,
+            # As in its context: wherever it is received, it is no request of its own.
+            trace_state=marked_state(ids.trace_state, ids.span_id),
             trace_flags=ids.trace_flags,
             attributes=facts.attributes,
             events=[list(event) for event in facts.events],

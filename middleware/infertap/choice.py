@@ -3,12 +3,12 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from infertap.config import Config
 from infertap.errors import ConfigError, OtelConfigError
 from infertap.otel_env import OtelEnvironment
 from infertap.targets import OtlpTarget, TableTarget, Targets
+from infertap.urls import without_credentials, without_password
 
 _TABLE_FOLDERS = ("inference", "spans", "ledger", "payloads")
 
@@ -51,24 +51,27 @@ def choose(config: Config, otel: OtelEnvironment, *, cwd: Path) -> Choice:
     """Apply the rule.
 
     Raises:
-        ConfigError: for what the variables of the setting `platform` lack or hold.
-        OtelConfigError: for mistakes in `OTEL_*` where OTLP may be meant; records never go elsewhere instead.
-        ConfigError: for a spool inside a table.
+        ConfigError: for what the variables of the setting `platform` lack or hold, and for a spool inside a table;
+            with the mistakes in `OTEL_*` beside it.
+        OtelConfigError: for mistakes in `OTEL_*` alone, whatever the destination; records never go elsewhere instead.
     """
     otel = with_settings(otel, config, cwd=cwd)
-    if _otlp_matters(config, otel):
-        if otel.platform_problems:
-            raise ConfigError([*otel.platform_problems, *otel.problems])
-        if otel.problems:
-            raise OtelConfigError(otel.problems)
     table = _table_target(config, cwd)
+    own = [*_place_problems(config, table, cwd), *(otel.platform_problems if _otlp_matters(config, otel) else ())]
+    mistakes = otel.problems if config.destination != "none" else ()
+    if own:
+        raise ConfigError([*own, *mistakes])
+    if mistakes:
+        raise OtelConfigError(mistakes)
     kind, reason, conflict = _decide(config, otel)
-    _check_places(config, table, cwd)
     targets = Targets(
         table=table if kind in ("table", "both") else None,
         otlp=otel.otlp if kind in ("otlp", "both") else None,
     )
-    warnings = list(config.warnings) + (list(otel.warnings) if targets.otlp is not None else [])
+    warnings = [*config.warnings, *(otel.warnings if targets.otlp is not None else ())]
+    if otel.without_effect and config.destination != "none":
+        have = "has" if len(otel.without_effect) == 1 else "have"
+        warnings.append(f"{', '.join(otel.without_effect)} {have} no effect on infertap")
     if targets.otlp is None and config.platform is not None and config.destination == "table":
         warnings.append(f"platform = {config.platform!r} has no effect, because destination = 'table'")
     if kind == "none" and config.destination != "none":
@@ -76,17 +79,17 @@ def choose(config: Config, otel: OtelEnvironment, *, cwd: Path) -> Choice:
     return Choice(kind, targets, _spool_dir(config, targets, cwd), reason, conflict, tuple(warnings))
 
 
-def _check_places(config: Config, table: TableTarget, cwd: Path) -> None:
+def _place_problems(config: Config, table: TableTarget, cwd: Path) -> list[str]:
     """A spool inside a table's own folder would be swept away by the table's vacuum."""
     root = table.local_path
     if root is None or config.spool_dir is None:
-        return
+        return []
     spool = Path(os.path.normpath(cwd / config.spool_dir.expanduser()))
-    for name in _TABLE_FOLDERS:
-        if spool == root / name or (root / name) in spool.parents:
-            raise ConfigError(
-                [f"spool_dir: {spool} lies inside the table {root / name}; its vacuum would delete the spool"]
-            )
+    return [
+        f"spool_dir: {spool} lies inside the table {root / name}; its vacuum would delete the spool"
+        for name in _TABLE_FOLDERS
+        if spool == root / name or (root / name) in spool.parents
+    ]
 
 
 def with_settings(otel: OtelEnvironment, config: Config, *, cwd: Path) -> OtelEnvironment:
@@ -168,13 +171,10 @@ def _spool_dir(config: Config, targets: Targets, cwd: Path) -> Path:
 def _shown(target: TableTarget | OtlpTarget) -> str:
     """The target without credentials; a path below the working directory is shown relative to it."""
     if isinstance(target, OtlpTarget):
-        parts = urlsplit(target.endpoint)
-        if not parts.netloc:
-            return target.endpoint
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+        return without_credentials(target.endpoint)
     local = target.local_path
     if local is None:
-        return target.uri.split("?", 1)[0]
+        return without_password(target.uri)
     try:
         return f"./{local.relative_to(Path.cwd())}"
     except ValueError:

@@ -20,11 +20,15 @@ _REPEAT_AFTER_S = 60.0
 class EventLog:
     """Writes events to the logger `infertap`; installs no handler."""
 
+    says_start: bool = True
+    """False in a process that starts for another one, which has said all this already."""
     _last_said: dict[str, float] = field(default_factory=dict)
     _suppressed: dict[str, int] = field(default_factory=dict)
 
     def starting(self, line: str, warnings: Iterable[str], conflict: str | None) -> None:
         """The one line at every start, and what is wrong beside it."""
+        if not self.says_start:
+            return
         say(logging.INFO, line)
         for warning in warnings:
             say(logging.WARNING, warning)

@@ -96,6 +96,11 @@ class FolderCollector(Collector):
         yield up
         delivered = CounterMetricFamily("infertap_delivered_records", "Records delivered.", labels=("destination",))
         failing = GaugeMetricFamily("infertap_destination_failing", "1 while delivery fails.", labels=("destination",))
+        retry = GaugeMetricFamily(
+            "infertap_destination_retry_seconds",
+            "Seconds until a failing destination is tried again; over 60 where it asked for patience.",
+            labels=("destination",),
+        )
         outcomes = CounterMetricFamily(
             "infertap_destination_requests",
             "What became of requests behind the spool; the tables count what they hold themselves.",
@@ -107,6 +112,9 @@ class FolderCollector(Collector):
                 continue  # a drainer of another version
             delivered.add_metric((name,), facts.get("records", 0))
             failing.add_metric((name,), int(bool(facts.get("last_error"))))
+            retry_at_ns = facts.get("retry_at_ns")
+            due_ns = retry_at_ns - self._clock.wall_ns() if isinstance(retry_at_ns, int) else 0
+            retry.add_metric((name,), max(0, due_ns) / 1e9)
             counts = facts.get("counts")
             for key, count in counts.items() if isinstance(counts, dict) else ():
                 outcome, _, cause = key.partition("/")
@@ -114,6 +122,7 @@ class FolderCollector(Collector):
         yield delivered
         yield outcomes
         yield failing
+        yield retry
 
 
 class MetricsApp:

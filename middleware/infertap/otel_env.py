@@ -1,4 +1,4 @@
-"""The standard `OTEL_*` variables that have a meaning here, read once and checked all at once.
+"""The standard `OTEL_EXPORTER_*` variables, read once and checked all at once, beside those of `sdk_env`.
 
 The stock Python exporters differ from the specification in places that lose data (a colon in a header, a timeout in
 milliseconds, `none` as gRPC compression); here a mistake is a problem with a name, and what is merely odd is a warning.
@@ -7,40 +7,16 @@ milliseconds, `none` as gRPC compression); here a mistake is a problem with a na
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from urllib.parse import unquote, urlsplit
 
 from infertap.platforms import PLATFORMS, Draft, Platform
+from infertap.sdk_env import VALUE_LENGTH_LIMITS, is_boolean, is_true, mistakes, sdk_disabled, without_effect
 from infertap.targets import OtlpLimits, OtlpTarget, is_header
 
 PROTOCOLS = ("grpc", "http/protobuf")
 _DEFAULT_ENDPOINTS = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318/v1/traces"}
-_SAMPLERS_WITH_RATIO = ("traceidratio", "parentbased_traceidratio")
 _MILLISECONDS_FROM = 600.0
 """A timeout above this is taken for the specification's milliseconds: nobody means ten minutes and more."""
-
-_MEANINGLESS = (
-    "OTEL_CONFIG_FILE",
-    "OTEL_BSP_SCHEDULE_DELAY",
-    "OTEL_BSP_MAX_QUEUE_SIZE",
-    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
-    "OTEL_BSP_EXPORT_TIMEOUT",
-    "OTEL_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_SPAN_EVENT_COUNT_LIMIT",
-    "OTEL_SPAN_LINK_COUNT_LIMIT",
-    "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_PYTHON_ID_GENERATOR",
-    "OTEL_PYTHON_TRACER_CONFIGURATOR",
-    "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED",
-    "OTEL_PYTHON_EXPORTER_OTLP_GRPC_CREDENTIAL_PROVIDER",
-    "OTEL_PYTHON_EXPORTER_OTLP_GRPC_TRACES_CREDENTIAL_PROVIDER",
-    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
-    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
-    "OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES",
-)
-"""They steer parts of the SDK that are not used here: its batch processor, its limits, its retries, its sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +31,15 @@ class OtelEnvironment:
     mlflow_dual_export: bool = False
     mlflow_exporter_off: bool = False
     otlp: OtlpTarget | None = None
-    """The exporter's settings, defaults filled in; None only where `problems` is not empty."""
+    """The exporter's settings, defaults filled in; None where a mistake leaves none."""
     problems: tuple[str, ...] = ()
+    """Every mistake that counts: those of a switched-off exporter do not."""
     platform_problems: tuple[str, ...] = ()
     """What is wrong or missing in the variables of the platform."""
     warnings: tuple[str, ...] = ()
+    """What is odd about the exporter's variables; it matters where something is exported."""
+    without_effect: tuple[str, ...] = ()
+    """Variables that are set and mean nothing here, whatever the destination."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -74,16 +54,19 @@ class OtelEnvironment:
         """
         reader = _Reader(environ, platform, headers_file)
         otlp = reader.target()
+        off = reader.exporter_off()
+        problems = [*mistakes(environ), *(reader.problems if off is None else ())]
         return cls(
             endpoint_variable=reader.endpoint_variable,
-            exporter_off_variable=reader.exporter_off(),
-            sdk_disabled=_is_true(environ.get("OTEL_SDK_DISABLED")),
-            mlflow_dual_export=_is_true(environ.get("MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT")),
+            exporter_off_variable=off,
+            sdk_disabled=sdk_disabled(environ),
+            mlflow_dual_export=is_true(environ.get("MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT")),
             mlflow_exporter_off=environ.get("MLFLOW_ENABLE_OTLP_EXPORTER", "").strip().lower() in ("false", "0"),
-            otlp=None if reader.problems or reader.platform_problems else otlp,
-            problems=tuple(reader.problems),
+            otlp=None if problems or reader.problems or reader.platform_problems else otlp,
+            problems=tuple(problems),
             platform_problems=tuple(reader.platform_problems),
             warnings=tuple(reader.warnings),
+            without_effect=tuple(without_effect(environ)),
             environ=environ,
         )
 
@@ -120,8 +103,6 @@ class _Reader:
         protocol = self._protocol(vendor.protocols[0] if vendor is not None else "grpc")
         headers = self._headers()
         draft = self._draft(vendor, protocol, headers) if vendor is not None else None
-        self._sampler()
-        self._propagators()
         self._warn(platform, own_endpoint=own_endpoint)
         return OtlpTarget(
             endpoint=draft.endpoint if draft is not None else self._endpoint(protocol),
@@ -163,9 +144,6 @@ class _Reader:
         return {name: values[variable] for variable, names in variables.items() if values[variable] for name in names}
 
     def _warn(self, platform: Platform | None, *, own_endpoint: bool) -> None:
-        for variable in _MEANINGLESS:
-            if self.environ.get(variable):
-                self.warnings.append(f"{variable} has no effect on infertap")
         exporters = {part.strip() for part in self.environ.get("OTEL_TRACES_EXPORTER", "").split(",")} - {""}
         if exporters and not exporters & {"otlp", "none"}:
             self.warnings.append("OTEL_TRACES_EXPORTER: infertap exports by OTLP only, whatever else is named there")
@@ -185,7 +163,7 @@ class _Reader:
         return self.get("ENDPOINT")[0]
 
     def exporter_off(self) -> str | None:
-        if _is_true(self.environ.get("OTEL_SDK_DISABLED")):
+        if sdk_disabled(self.environ):
             return "OTEL_SDK_DISABLED"
         exporters = [part.strip() for part in self.environ.get("OTEL_TRACES_EXPORTER", "").split(",") if part.strip()]
         return "OTEL_TRACES_EXPORTER" if exporters == ["none"] else None
@@ -279,35 +257,14 @@ class _Reader:
         return value.lower()
 
     def _insecure(self) -> bool | None:
-        _, value = self.get("INSECURE")
-        return None if value is None else _is_true(value)
+        variable, value = self.get("INSECURE")
+        if value is None:
+            return None
+        if not is_boolean(value):
+            self.problems.append(f"{variable}: {value!r}; expected true or false")
+        return is_true(value)
 
     def _value_length(self) -> int | None:
-        for variable in ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"):
-            value = self.environ.get(variable, "").strip()
-            if value:
-                if value.isdecimal():
-                    return int(value)
-                self.problems.append(f"{variable}: {value!r} is not a number of characters")
-        return None
-
-    def _propagators(self) -> None:
-        for name in map(str.strip, self.environ.get("OTEL_PROPAGATORS", "").split(",")):
-            if name not in ("", "none") and not entry_points(group="opentelemetry_propagator", name=name):
-                self.problems.append(f"OTEL_PROPAGATORS: {name!r} is not installed")
-
-    def _sampler(self) -> None:
-        sampler = self.environ.get("OTEL_TRACES_SAMPLER", "").strip().lower()
-        argument = self.environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
-        if sampler not in _SAMPLERS_WITH_RATIO or not argument:
-            return
-        try:
-            valid = 0.0 <= float(argument) <= 1.0
-        except ValueError:
-            valid = False
-        if not valid:
-            self.problems.append(f"OTEL_TRACES_SAMPLER_ARG: {argument!r} is not a ratio between 0 and 1")
-
-
-def _is_true(value: str | None) -> bool:
-    return (value or "").strip().lower() in ("true", "1")
+        """What is no number is said by `mistakes`."""
+        values = (self.environ.get(variable, "").strip() for variable in VALUE_LENGTH_LIMITS)
+        return next((int(value) for value in values if value.isdecimal()), None)

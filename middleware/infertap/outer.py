@@ -11,11 +11,10 @@ from typing import Any
 from opentelemetry import context as otel_context
 
 from infertap.pipeline import Pipeline
-from infertap.record import Headers, TraceIds
+from infertap.record import OUTER_HEADER, Headers, TraceIds
 from infertap.trace import OuterSpan, context_with
 from infertap.trace_context import derive_ids, random_bits
 
-_HEADER = b"x-infertap-outer"
 _SCOPE_KEY = "infertap.outer"
 """Tells a second middleware further in, which no longer sees the header."""
 
@@ -25,12 +24,12 @@ def comes_from_sidecar(scope: Mapping[str, Any], secret: bytes) -> bool:
     if scope.get(_SCOPE_KEY) is True:
         return True
     # Compared in constant time, so that nobody learns the secret letter by letter.
-    return any(name == _HEADER and hmac.compare_digest(value, secret) for name, value in scope["headers"])
+    return any(name == OUTER_HEADER and hmac.compare_digest(value, secret) for name, value in scope["headers"])
 
 
 def without_marker(scope: Mapping[str, Any]) -> MutableMapping[str, Any]:
     """The scope for the app: without the secret."""
-    headers = [header for header in scope["headers"] if header[0] != _HEADER]
+    headers = [header for header in scope["headers"] if header[0] != OUTER_HEADER]
     return {**scope, "headers": headers, _SCOPE_KEY: True}
 
 

@@ -25,6 +25,10 @@ class EndReason(StrEnum):
     UPSTREAM_TIMEOUT = "upstream_timeout"
 
 
+OUTER_HEADER = b"x-infertap-outer"
+"""How the sidecar proves itself to the middleware behind it; its value is a secret."""
+
+
 class ErrorCode(StrEnum):
     """Why something is missing from a row: the values of the column `logging_error_codes`."""
 
@@ -44,6 +48,10 @@ class ErrorCode(StrEnum):
     RESPONSE_NOT_SEEN = "RESPONSE_NOT_SEEN"
     RESPONSE_INCOMPLETE = "RESPONSE_INCOMPLETE"
     TAGS_REDACTION_FAILED = "TAGS_REDACTION_FAILED"
+
+
+PREVIEW_CHARACTERS_MAX = 1000
+"""So much of a body is shown on a span that cannot have all of it."""
 
 
 class LossCause(StrEnum):
@@ -182,6 +190,8 @@ class ServerSpanFacts:
     events: list[list[Any]] | None = None
     links: list[list[Any]] | None = None
     status: list[Any] | None = None
+    previews: dict[str, str] | None = None
+    """`request`, `response`: the beginning of a body that is too large for the row, redacted like any other."""
 
     def to_payload(self) -> dict[str, Any]:
         """The map under the key `span` of a REQUEST frame; None and empty values are left out."""
@@ -299,6 +309,8 @@ class SpanRecord:
     request_id: str | None = None
     table_only: bool | None = None
     """True where its maker exports it over OTLP by itself: under `both` only the table takes this copy."""
+    otlp_only: bool | None = None
+    """True where its sender writes it into the same tables by itself: under `both` only OTLP takes this copy."""
 
     def to_payload(self) -> dict[str, Any]:
         """The map of a SPAN frame."""

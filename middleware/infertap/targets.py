@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from infertap.urls import without_credentials, without_password
+
 TENANT_HEADERS = frozenset(
     {"x-scope-orgid", "dataset", "x-honeycomb-dataset", "x-mlflow-experiment-id", "x-sf-realm", "tenant", "x-tenant"}
 )
@@ -25,6 +27,22 @@ _TENANT_STORAGE_OPTIONS = (
     "aws_endpoint_url", "aws_endpoint", "aws_region", "aws_default_region", "endpoint_url", "region",
     "azure_storage_account_name", "account_name", "azure_endpoint", "google_base_url",
 )  # fmt: skip
+
+
+_PUBLIC_STORAGE_OPTIONS = frozenset(
+    {
+        *_TENANT_STORAGE_OPTIONS, "allow_http", "aws_allow_http", "aws_conditional_put", "conditional_put",
+        "aws_s3_allow_unsafe_rename", "aws_s3_locking_provider", "delta_dynamo_table_name", "dynamo_table_name",
+        "aws_virtual_hosted_style_request", "virtual_hosted_style_request", "aws_skip_signature", "skip_signature",
+        "azure_container_name", "container_name", "azure_use_azure_cli", "use_azure_cli", "allow_invalid_certificates",
+        "timeout", "connect_timeout", "azure_storage_use_emulator", "azure_use_fabric_endpoint",
+        "google_skip_signature",
+    }
+)  # fmt: skip
+"""Storage options that say where and how, and never who: whatever is not known here may be a credential."""
+
+_NOT_DELIVERY = frozenset({"endpoint", "protocol", "headers", "tenant"})
+"""Fields of `OtlpTarget` that are part of the identity, or secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +133,29 @@ class Targets:
             local = self.table.local_path
             uri = os.path.relpath(local, spool_dir) if local is not None else without_password(self.table.uri)
             options = {key.lower(): value for key, value in self.table.storage_options.items()}
-            identity["table"] = {"uri": uri, **{key: options[key] for key in _TENANT_STORAGE_OPTIONS if key in options}}
+            identity["table"] = {
+                "uri": uri,
+                **{key: without_credentials(options[key]) for key in _TENANT_STORAGE_OPTIONS if key in options},
+            }
         if self.otlp is not None:
             headers = {key.lower(): value for key, value in self.otlp.headers.items()}
             identity["otlp"] = {
-                "endpoint": _without_userinfo(self.otlp.endpoint),
+                "endpoint": without_credentials(self.otlp.endpoint),
                 "protocol": self.otlp.protocol,
                 "headers": {key: headers[key] for key in sorted(headers) if key in TENANT_HEADERS},
                 **({"tenant": self.otlp.tenant} if self.otlp.tenant is not None else {}),
             }
         return identity
+
+    def description(self, spool_dir: Path, *, content: str = "full") -> dict[str, Any]:
+        """`identity`, and under the key `delivery` what else a delivery needs: all but secrets, for a disk."""
+        delivery: dict[str, Any] = {"content": content}
+        if self.table is not None:
+            options = self.table.storage_options.items()
+            delivery["table"] = {key: without_credentials(value) for key, value in options if _is_public(key)}
+        if self.otlp is not None:
+            delivery["otlp"] = {key: value for key, value in asdict(self.otlp).items() if key not in _NOT_DELIVERY}
+        return {**self.identity(spool_dir), "delivery": delivery}
 
     def fingerprint(self, spool_dir: Path) -> str:
         """Name of the folder below `spool_dir`: readable kind, then 12 hex digits."""
@@ -145,22 +176,13 @@ class Targets:
         )
 
 
+def _is_public(option: str) -> bool:
+    return option.lower() in _PUBLIC_STORAGE_OPTIONS
+
+
 def is_header(name: str, value: str) -> bool:
     """Whether HTTP and gRPC can carry it: a lower-case name, printable ASCII."""
     return bool(_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value))
-
-
-def without_password(uri: str) -> str:
-    """For tables. A name alone before the `@` stays: in Azure's URIs it is the container, and no secret."""
-    parts = urlsplit(uri)
-    return uri.split("?", 1)[0] if parts.password is None else _without_userinfo(uri)
-
-
-def _without_userinfo(uri: str) -> str:
-    parts = urlsplit(uri)
-    if not parts.netloc:
-        return uri
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _flatten(value: Any, path: str = "") -> list[str]:

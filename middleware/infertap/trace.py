@@ -12,14 +12,15 @@ from typing import Any, Protocol, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry.trace import (
+    INVALID_SPAN,
     Span,
     SpanContext,
     Status,
     StatusCode,
     TraceFlags,
     TraceState,
+    set_span_in_context,
 )
-from opentelemetry.trace.propagation import _SPAN_KEY
 from opentelemetry.util.types import AttributeValue
 
 from infertap.record import PendingSpan, SpanFacts, TraceIds
@@ -160,8 +161,8 @@ class OuterSpan(ServerSpan):
         self.request_key = None
 
 
-CURRENT_SPAN_KEY = _SPAN_KEY
-"""Under it OpenTelemetry itself keeps the span that is current."""
+(CURRENT_SPAN_KEY,) = set_span_in_context(INVALID_SPAN, otel_context.Context())
+"""Under it OpenTelemetry itself keeps the span that is current; its name is not public, and new in each process."""
 SERVER_SPAN_KEY = otel_context.create_key("infertap-server-span")
 """Under it a request's server span stands in the request's context, whatever span is current there."""
 bound_request: ContextVar["ServerSpan | None"] = ContextVar("infertap_request_span", default=None)

@@ -9,7 +9,8 @@ import os
 import random
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
@@ -19,6 +20,7 @@ from opentelemetry.trace import SpanKind, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from infertap.record import Headers, TraceIds
+from infertap.sdk_env import SAMPLER_GROUP, sampler_name, sdk_disabled
 
 if TYPE_CHECKING:
     # Importing it reads span limits from the environment and raises for mistakes: never at an app's import.
@@ -151,12 +153,11 @@ class TraceSettings:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "TraceSettings":
         """`OTEL_SDK_DISABLED` turns sampling off: the context is continued, no span is made."""
-        if environ.get("OTEL_SDK_DISABLED", "").strip().lower() in ("true", "1"):
-            pure: PureSampler | None = PureSampler(ratio=0.0, parent_based=False)
-        else:
-            name = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or "parentbased_always_on"
-            pure = PureSampler.from_name(name, environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip())
-        return cls(pure, _configured_sampler() if pure is None else None, _configured_propagator())
+        if sdk_disabled(environ):
+            return cls(PureSampler(ratio=0.0, parent_based=False), None, _configured_propagator())
+        name, argument = sampler_name(environ), environ.get("OTEL_TRACES_SAMPLER_ARG")
+        pure = PureSampler.from_name(name, (argument or "").strip())
+        return cls(pure, _foreign_sampler(name, argument) if pure is None else None, _configured_propagator())
 
     def arrive(self, headers: Headers, bits: int) -> Arrival:
         """Read what the caller sent. Runs on the event loop: the common case is one scan of the headers."""
@@ -190,11 +191,19 @@ class TraceSettings:
         return None, ids, context
 
 
-def _configured_sampler() -> "Sampler":
-    """A sampler that is not a standard one. Raises what the SDK raises for mistakes in its variables."""
-    from opentelemetry.sdk.trace.sampling import _get_from_env_or_default
+def _foreign_sampler(name: str, argument: str | None) -> "Sampler":
+    """A sampler that another package brings, made as the SDK's own configurator makes it.
 
-    return _get_from_env_or_default()
+    Raises:
+        ValueError: none of that name is installed, or what is installed is none. And whatever its factory raises.
+    """
+    found = next(iter(entry_points(group=SAMPLER_GROUP, name=name)), None)
+    if found is None:
+        raise ValueError(f"OTEL_TRACES_SAMPLER: {name!r} is not installed")
+    sampler = found.load()(argument)
+    if not callable(getattr(sampler, "should_sample", None)):
+        raise ValueError(f"OTEL_TRACES_SAMPLER: what {name!r} makes is no sampler")
+    return cast("Sampler", sampler)
 
 
 def _configured_propagator() -> TextMapPropagator:

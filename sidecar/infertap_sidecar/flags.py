@@ -5,6 +5,7 @@ Values stay text until `Config` reads them, so that a wrong flag and a wrong var
 
 import argparse
 import difflib
+import os
 import shutil
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from pydantic.fields import FieldInfo
 
 from infertap.config import ENV_PREFIX, Config
 from infertap.errors import ConfigError
+from infertap.otel_env import OtelEnvironment
+from infertap.platforms import PLATFORMS
 from infertap.wrong_values import choices_of
 
 C = TypeVar("C", bound=Config)
@@ -67,13 +70,21 @@ def flag(name: str) -> str:
 
 
 def read_settings(
-    model: type[C], parser: argparse.ArgumentParser, argv: Sequence[str], *, own: Collection[str] = (), stray: str = ""
+    model: type[C],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str],
+    *,
+    own: Collection[str] = (),
+    stray: str = "",
+    delivers: bool = False,
 ) -> C:
     """Parse and validate.
 
     Args:
         own: Arguments that are the command's and no settings.
         stray: What to do about an argument too many, where there is a likely reason for it.
+        delivers: Whether mistakes in `OTEL_*` matter to the command: they are said in the same list. Where nothing
+            else is wrong it is `choose` that says them.
 
     Raises:
         ConfigError: unknown flags and wrong settings in one list.
@@ -84,13 +95,21 @@ def read_settings(
     if not problems:
         hint = f"; {stray}" if stray else ""
         problems = [f"{argument}: no such argument{hint}" for argument in unknown[:1]]
+    config: C | None = None
     try:
         config = model(**{name: value for name, value in vars(parsed).items() if name not in own})
     except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from error
-    if problems:
-        raise ConfigError(problems)
+        problems += error.problems
+    if config is None or problems:
+        raise ConfigError([*problems, *(_otel_problems(parsed) if delivers else ())])
     return config
+
+
+def _otel_problems(parsed: argparse.Namespace) -> Sequence[str]:
+    """Mistakes in `OTEL_*` where the settings are wrong, too, and do not say which platform's layer counts."""
+    platform = getattr(parsed, "platform", None) or os.environ.get(variable("platform"))
+    otel = OtelEnvironment.read(os.environ, platform=platform if platform in PLATFORMS else None)
+    return (*otel.platform_problems, *otel.problems)
 
 
 def _unknown(argument: str, known: Sequence[str]) -> str:

@@ -7,9 +7,9 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
-Header = tuple[bytes, bytes]
+from infertap.record import OUTER_HEADER
 
-OUTER_MARKER = b"x-infertap-outer"
+Header = tuple[bytes, bytes]
 
 _HOP_BY_HOP = frozenset(
     {
@@ -46,7 +46,7 @@ def request_headers(
     """
     headers = list(received)
     chunked = any(name == b"transfer-encoding" for name, _ in headers)
-    dropped = _connection_bound(headers) | {OUTER_MARKER, b"expect", b"x-forwarded-for"}
+    dropped = _connection_bound(headers) | {OUTER_HEADER, b"expect", b"x-forwarded-for"}
     if chunked:
         dropped |= {b"content-length"}
     if authority is not None:
@@ -62,7 +62,7 @@ def request_headers(
     kept += _forwarded(headers, names, client=client, scheme=scheme)
     kept += [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in trace.items()]
     if outer is not None:
-        kept.append((OUTER_MARKER, outer))
+        kept.append((OUTER_HEADER, outer))
     return kept
 
 

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from infertap.urls import without_credentials
+
 
 def writable(folder: Path) -> bool:
     """Whether files can be made in `folder`, or `folder` itself where it does not exist yet."""
@@ -23,9 +25,5 @@ def size_text(size_bytes: int) -> str:
 
 
 def without_secrets(value: str) -> str:
-    """A URL without user, password and query; other text as it is."""
-    scheme, separator, rest = value.partition("://")
-    if not separator or "," in value:
-        return value
-    authority, slash, path = rest.partition("/")
-    return scheme + separator + authority.rpartition("@")[2] + slash + path.partition("?")[0]
+    """A URL without user, password, query and fragment; other text as it is."""
+    return without_credentials(value) if "://" in value and "," not in value else value

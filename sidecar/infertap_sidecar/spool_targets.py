@@ -6,49 +6,97 @@ key is ever sent to somebody else's endpoint.
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from infertap.drain.settings import DrainerSettings
 from infertap.errors import InfertapError
 from infertap.otel_env import OtelEnvironment
-from infertap.targets import OtlpTarget, TableTarget, Targets
+from infertap.targets import OtlpLimits, OtlpTarget, TableTarget, Targets
 from infertap_sidecar.places import without_secrets
 from infertap_sidecar.settings import SidecarConfig
 from infertap_sidecar.spool_survey import read_identity
 
 
-def targets_of(folder: Path, config: SidecarConfig, otel: OtelEnvironment) -> Targets:
-    """The folder's destinations, with credentials where the settings have them. Raises: InfertapError."""
+def settings_of(
+    folder: Path, settings: DrainerSettings, config: SidecarConfig, otel: OtelEnvironment
+) -> DrainerSettings:
+    """The settings at hand, for that folder: its destinations, with credentials where the settings have them.
+
+    What the app was told about the delivery (limits, certificates, timeouts, storage options) stands in the folder, and
+    counts wherever the settings at hand say nothing else.
+
+    Raises:
+        InfertapError: the folder is none, or does not fit what it says of itself.
+    """
     identity = read_identity(folder)
     if not identity.keys() & {"table", "otlp"}:
         raise InfertapError(f"{folder} is no spool folder of infertap: it has no destination.json that can be read")
+    delivery = _map(identity.get("delivery"))
     targets = Targets(
-        table=_table(identity["table"], folder, config) if "table" in identity else None,
-        otlp=_otlp(identity["otlp"], otel) if "otlp" in identity else None,
+        table=_table(identity["table"], _map(delivery.get("table")), folder, config) if "table" in identity else None,
+        otlp=_otlp(identity["otlp"], _map(delivery.get("otlp")), otel) if "otlp" in identity else None,
     )
     if targets.fingerprint(folder.parent) != folder.name:
         raise InfertapError(
             f"{folder} does not fit its own destination.json; was it renamed, or moved away from its tables?"
         )
-    return targets
+    # Whoever wants no bodies to leave is heard.
+    content: Literal["full", "metadata"] = "metadata" if delivery.get("content") == "metadata" else settings.content
+    return replace(settings, folder=folder, targets=targets, content=content)
 
 
-def _table(identity: Mapping[str, Any], folder: Path, config: SidecarConfig) -> TableTarget:
+def _table(
+    identity: Mapping[str, Any], delivery: Mapping[str, Any], folder: Path, config: SidecarConfig
+) -> TableTarget:
     uri = str(identity["uri"])
     if "://" not in uri:
         return TableTarget(os.path.normpath(folder.parent.resolve() / uri))
     place = {name: str(value) for name, value in identity.items() if name != "uri"}
     given = config.storage_options if without_secrets(config.tables.rstrip("/")) == uri else {}
-    return TableTarget(uri, {**{name: value for name, value in given.items() if name.lower() not in place}, **place})
+    known = {name.lower() for name in (*place, *given)}
+    told = {name: str(value) for name, value in delivery.items() if name.lower() not in known}
+    return TableTarget(
+        uri, {**told, **{name: value for name, value in given.items() if name.lower() not in place}, **place}
+    )
 
 
-def _otlp(identity: Mapping[str, Any], otel: OtelEnvironment) -> OtlpTarget:
-    endpoint, protocol, headers = identity["endpoint"], identity["protocol"], dict(identity.get("headers", {}))
-    configured = otel.otlp
-    tenant = identity.get("tenant")
-    if configured is not None:
-        place = (without_secrets(configured.endpoint), configured.protocol, configured.tenant)
-        if place == (endpoint, protocol, tenant):
-            return replace(configured, headers={**configured.headers, **headers})
-    return OtlpTarget(endpoint=endpoint, protocol=protocol, headers=headers, tenant=tenant)
+def _otlp(identity: Mapping[str, Any], delivery: Mapping[str, Any], otel: OtelEnvironment) -> OtlpTarget:
+    place = OtlpTarget(
+        endpoint=identity["endpoint"],
+        protocol=identity["protocol"],
+        headers=dict(identity.get("headers", {})),
+        tenant=identity.get("tenant"),
+    )
+    told = _told(place, delivery)
+    given = otel.otlp
+    if given is None:
+        return told
+    if (without_secrets(given.endpoint), given.protocol, given.tenant) != (
+        place.endpoint,
+        place.protocol,
+        place.tenant,
+    ):
+        return told
+    said = {
+        part.name: value
+        for part in fields(OtlpTarget)
+        if (value := getattr(given, part.name)) != getattr(place, part.name)
+    }
+    return replace(told, **{**said, "endpoint": given.endpoint, "headers": {**given.headers, **place.headers}})
+
+
+def _told(place: OtlpTarget, delivery: Mapping[str, Any]) -> OtlpTarget:
+    """The place with what the folder tells, as far as this version knows and understands it."""
+    known = {part.name for part in fields(OtlpTarget)} - {"endpoint", "protocol", "headers", "tenant"}
+    values = {name: value for name, value in delivery.items() if name in known}
+    limits = _map(values.pop("limits", None))
+    known_limits = {part.name for part in fields(OtlpLimits)}
+    values["limits"] = OtlpLimits(**{name: value for name, value in limits.items() if name in known_limits})
+    return replace(place, **values)
+
+
+def _map(value: object) -> Mapping[str, Any]:
+    """What an older infertap did not write, or somebody has damaged, says nothing."""
+    return value if isinstance(value, dict) else {}

@@ -1,7 +1,6 @@
 """Which tables a reading command means: those of the settings, unless `--tables` names others."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,9 +27,10 @@ def table_target(
         own, stray: See `read_settings`.
     """
     config = read_settings(SidecarConfig, parser, argv, own=own, stray=stray)
-    # Read as a table destination whatever is recorded to now: the tables of last week can still be asked.
+    # Read as a table destination whatever is recorded to now: the tables of last week can still be asked, and what is
+    # wrong with an exporter is no matter of theirs.
     forced = SidecarConfig(tables=config.tables, storage_options=config.storage_options, destination="table")
-    target = choose(forced, OtelEnvironment.read(os.environ), cwd=Path.cwd()).targets.table
+    target = choose(forced, OtelEnvironment.read({}), cwd=Path.cwd()).targets.table
     if target is None:
         raise ConfigError(["tables: no tables are configured"])
     return target

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -97,6 +98,34 @@ def test_with_an_otlp_destination_spans_go_on_and_there_are_no_rows(
     assert {span["trace_id"] for span in otlp_receiver.spans} == {f"{trace_id:032x}"}
     assert "hunter2" not in json.dumps(otlp_receiver.requests)
     assert not (tmp_path / "inference_tables").exists()
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same-tables", "other-tables"])
+def test_spans_that_come_back_to_their_own_tables_are_not_doubled(
+    start: Start, rows: Rows, tmp_path: Path, same: bool
+) -> None:
+    """An app that writes the tables and sends to a collect of the same ones: each span and row once; of others: both
+    have the spans, and the row stays where the bodies are."""
+    (tmp_path / "other").mkdir()
+    where = tmp_path if same else tmp_path / "other"
+    collect = start("collect", "--admin", "127.0.0.1:0", folder=where)
+    env = {
+        "INFERTAP_DESTINATION": "both",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collect.url,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    }
+    app = start("uvicorn", "hostile:recorded", env=env)
+    assert httpx.post(f"{app.url}/ask", json={"prompt": "p"}, timeout=60).status_code == 200
+    app.stop()
+    collect.stop()
+    (state,) = (tmp_path / "inference_tables" / ".spool").glob("table-otlp-*/drainer.json")
+    delivered = json.loads(state.read_text())["destinations"]
+    assert {name: delivered[name]["records"] for name in delivered} == {"table": 1, "otlp": 1}
+    assert len(rows("inference", 1)) == 1
+    assert sorted(span["name"] for span in rows("spans", 2)) == ["POST /ask", "retrieve"]
+    if not same:
+        assert sorted(span["name"] for span in rows("spans", 2, where)) == ["POST /ask", "retrieve"]
+        assert rows("inference", 0, where) == []
 
 
 def test_the_operators_port_answers(start: Start, free_port: Callable[[], int]) -> None:

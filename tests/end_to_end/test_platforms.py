@@ -24,7 +24,8 @@ VARIABLES = {
 }  # fmt: skip
 HOLDS_2_MB = {"datadog", "signoz", "servicenow"}
 """Their intakes take a span of 2 MB; on the others' the prompt is withheld."""
-PROMPT = '{"prompt": "' + "q" * 2_000_000 + '"}'
+PROMPT = '{"api_key": "hunter2-is-no-good", "prompt": "' + "q" * 2_000_000 + '"}'
+BEGINNING = '{"api_key":"[REDACTED]","prompt":"qqq'
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -42,7 +43,6 @@ def send(start: Start, vendor_intake: Any, certificates: Path) -> Callable[..., 
         env = {
             **VARIABLES[platform],
             "INFERTAP_PLATFORM": platform,
-            "INFERTAP_INLINE_BYTES_MAX": "4MiB",
             "OTEL_EXPORTER_OTLP_CERTIFICATE": str(certificates / "ca.pem"),
             "HTTPS_PROXY": vendor_intake.proxy,
             "https_proxy": vendor_intake.proxy,
@@ -64,24 +64,48 @@ def accepted(intake: Any) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     return [span for span in spans if span["span"] == "POST /ask"], [s for s in spans if s["span"] == "retrieve"]
 
 
+def larger(spans: list[dict[str, str]]) -> dict[str, str]:
+    return max(spans, key=lambda span: int(span["http.request.body.size"].partition("int_value:")[2]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("platform", "settings"), [*((name, {}) for name in VARIABLES), ("splunk", {"destination": "both"})]
+)
+def test_by_default_a_large_prompt_shows_its_redacted_beginning(
+    send: Any, vendor_intake: Any, platform: str, settings: dict[str, str]
+) -> None:
+    """2 MB are over `inline_bytes_max`: neither row nor span holds them, with a table or without; the span says so and
+    shows what the prompt was about."""
+    send(platform, **settings)
+    servers, children = accepted(vendor_intake)
+    assert (len(servers), len(children)) == (2, 2)
+    large = larger(servers)
+    assert large["infertap.request.withheld"] == large["infertap.withheld"] == "over_inline_limit"
+    assert large["infertap.request.preview"].startswith(BEGINNING)
+    assert len(large["infertap.request.preview"]) == 1000
+    assert not {"input.value", "gen_ai.input.messages_ref"} & set(large)
+    assert "hunter2" not in str(vendor_intake.requests)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("platform", VARIABLES)
 def test_without_a_table_what_does_not_fit_is_withheld_and_marked(send: Any, vendor_intake: Any, platform: str) -> None:
     """All spans arrive; a prompt over the limit has a mark and a preview, and no key stands in a log."""
-    server = send(platform)
+    server = send(platform, inline_bytes_max="4MiB")
     assert f"platform = '{platform}'" in server.output
     assert KEY not in server.output
     servers, children = accepted(vendor_intake)
     assert {request["vendor"] for request in vendor_intake.requests} == {platform}
     assert (len(servers), len(children)) == (2, 2)
-    large = max(servers, key=lambda span: int(span["http.request.body.size"].partition("int_value:")[2]))
+    large = larger(servers)
     if platform in HOLDS_2_MB:
         assert len(large["input.value"]) > 2_000_000
         assert "infertap.withheld" not in large
     else:
         assert "input.value" not in large
         assert large["infertap.request.withheld"] == large["infertap.withheld"] == "platform_limit"
-        assert large["infertap.request.preview"].startswith('{"prompt":')
+        assert large["infertap.request.preview"].startswith(BEGINNING)
         assert len(large["infertap.request.preview"]) == 1000
     assert all("infertap.request_id" in span and "infertap.tag.user" in span for span in servers)
 
@@ -92,7 +116,7 @@ def test_with_a_table_the_prompt_goes_by_reference(
     send: Any, vendor_intake: Any, rows: Rows, tmp_path: Path, platform: str
 ) -> None:
     """`both`: the table holds the bodies whole, and the span says in which row."""
-    send(platform, destination="both")
+    send(platform, destination="both", inline_bytes_max="4MiB")
     servers, children = accepted(vendor_intake)
     assert (len(servers), len(children)) == (2, 2)
     found = {row["request_id"]: row for row in rows("inference", 2)}

@@ -54,7 +54,7 @@ def test_spans_of_the_model_process_join_the_request(start: Start, rows: Rows, f
     upstream, http_port = start("uvicorn", "traced:app"), free_port()
     sidecar = start(
         "serve", "--upstream", upstream.url, "--admin", "127.0.0.1:0", "--otlp-http", f"127.0.0.1:{http_port}",
-        env={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://localhost:{http_port}"},
+        env={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://localhost:{http_port}", "OTEL_BSP_MAX_QUEUE_SIZE": "9"},
     )  # fmt: skip
     assert "OTEL_EXPORTER_OTLP_ENDPOINT points at this receiver" in sidecar.output
     traceparent = httpx.post(f"{sidecar.url}/predict", json={}).json()["traceparent"]
@@ -64,6 +64,9 @@ def test_spans_of_the_model_process_join_the_request(start: Start, rows: Rows, f
     send_child(http_port, traceparent)
     second = receiver_pid(sidecar.process.pid)
     assert sidecar.stop() == 0
+    # What is true of both processes is said by one of them, and by no second start.
+    for words in ("recording to ./inference_tables", "points at this receiver", "OTEL_BSP_MAX_QUEUE_SIZE has no"):
+        assert sidecar.output.count(words) == 1
     assert has_ended(second)
 
     (row,) = rows("inference", 1)

@@ -11,12 +11,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Any, Literal
 
 from infertap.clock import Clock
 from infertap.destinations.otlp_batches import Item, ItemKey, Progress, batches, delivered_prefixes, minute_of, pending
 from infertap.destinations.otlp_delivery import BatchSize, Delivery, NotAccepted
-from infertap.destinations.otlp_exporters import Answer, SpanExport, connect, shown
+from infertap.destinations.otlp_exporters import Answer, SpanExport, Verdict, connect
 from infertap.destinations.otlp_headers_file import HeadersFile
 from infertap.destinations.otlp_probe import explain, probe
 from infertap.destinations.otlp_rendering import SpanRendering
@@ -26,7 +27,8 @@ from infertap.destinations.readable_spans import UNREADABLE
 from infertap.destinations.span_size import size_estimate
 from infertap.errors import RetryableError
 from infertap.spool.reader import Segment
-from infertap.targets import OtlpTarget
+from infertap.targets import OtlpTarget, TableTarget
+from infertap.urls import without_credentials
 
 logger = logging.getLogger("infertap.otlp")
 
@@ -36,6 +38,8 @@ _BATCH_SPANS_MAX = 4096
 _KEPT_BYTES_MAX = 16 << 20
 """Of spans that have failed alone and are kept in memory, so that the segments behind them can be read."""
 _EXPLANATION_AGE_S_MAX = 60.0
+_SIGN_OF_LIFE_S_MAX = 2.0
+"""How long a receiver that failed may take for an empty request: the other destination waits meanwhile."""
 
 
 class OtlpDestination:
@@ -45,7 +49,7 @@ class OtlpDestination:
         target: Endpoint, protocol, credentials and limits.
         clock: Decides when a repeated failure is looked into again.
         content: `metadata` sends no bodies, even if a row has them.
-        tables_uri: Where the tables are written, too: the spans then carry references instead of bodies.
+        tables: Where the tables are written, too: the spans then carry references instead of bodies.
         batch_bytes_max: Bytes of one request; default by protocol. Halved while the receiver says that it is too much.
         connect: Makes the exporter.
         probes: Whether `open` asks the endpoint with an empty request, and says what is wrong before anything waits.
@@ -59,7 +63,7 @@ class OtlpDestination:
         *,
         clock: Clock,
         content: Literal["full", "metadata"] = "full",
-        tables_uri: str | None = None,
+        tables: TableTarget | None = None,
         batch_bytes_max: int | None = None,
         connect: Callable[[OtlpTarget], SpanExport] = connect,
         probes: bool = False,
@@ -67,7 +71,7 @@ class OtlpDestination:
         self._target = target
         self._headers = HeadersFile(target)
         self._clock = clock
-        self._rendering = SpanRendering(target, content=content, tables_uri=tables_uri)
+        self._rendering = SpanRendering(target, content=content, tables=tables)
         limit = batch_bytes_max or BATCH_BYTES_MAX[target.protocol]
         self._batch_size = BatchSize.of(min(limit, target.limits.request_bytes_max or limit))
         self._connect = connect
@@ -101,7 +105,7 @@ class OtlpDestination:
             key: self._progress.get(key) or Progress.of(segment) for key, segment in zip(keys, segments, strict=True)
         }
         self._suspicion.keep_only(self._progress.keys())
-        run = Delivery(export, self._batch_size, self._smaller, self._suspicion, self._clock)
+        run = Delivery(export, self._batch_size, self._smaller, self._suspicion, self._clock, self._is_alive)
         failure: Answer | None = None
         try:
             self._send_rounds(run)
@@ -110,9 +114,12 @@ class OtlpDestination:
             failure = error.answer
         run.report()
         receipt = self._receipt(segments)
-        if failure is not None and not receipt.delivered:
-            raise RetryableError(self._reason(failure), retry_after_s=failure.retry_after_s)
-        return receipt
+        if failure is None:
+            return receipt
+        setback = RetryableError(self._reason(failure), retry_after_s=failure.retry_after_s)
+        if not receipt.delivered:
+            raise setback
+        return replace(receipt, setback=setback)
 
     @property
     def keeps(self) -> AbstractSet[tuple[str, int]]:
@@ -163,6 +170,19 @@ class OtlpDestination:
             except ValueError as error:
                 raise RetryableError("the certificate or key of the OTLP endpoint cannot be used") from error
         return self._export
+
+    def _is_alive(self) -> bool:
+        """Ask with an empty request. What hangs is not alive: that costs less than the target's whole timeout."""
+        target = replace(self._target, timeout_s=min(self._target.timeout_s, _SIGN_OF_LIFE_S_MAX))
+        try:
+            export = self._connect(target)
+        except (OSError, ValueError):
+            return False  # the certificate is just being replaced: no span is to blame for that
+        try:
+            # Some, as MLflow's, do not like that nothing is in it; then they have read it.
+            return export.export([]).verdict in (Verdict.ACCEPTED, Verdict.REFUSED)
+        finally:
+            export.close()
 
     def _receipt(self, segments: Sequence[Segment]) -> Receipt:
         delivered = delivered_prefixes(segments, self._progress)
@@ -215,11 +235,11 @@ class OtlpDestination:
         if reason != answer.reason or self._clock.monotonic_s() - at_s > _EXPLANATION_AGE_S_MAX:
             fix = explain(self._target, answer).fix
             self._explained = (answer.reason, self._clock.monotonic_s(), fix)
-        text = f"OTLP {shown(self._target.endpoint)}: {answer.reason}"
+        text = f"OTLP {without_credentials(self._target.endpoint)}: {answer.reason}"
         return f"{text}; {fix}" if fix else text
 
 
 def _say_what_is_wrong(target: OtlpTarget) -> None:
     result = probe(target)
     if not result.ok:
-        logger.warning("OTLP %s: %s", shown(target.endpoint), result.line)
+        logger.warning("OTLP %s: %s", without_credentials(target.endpoint), result.line)

@@ -71,6 +71,7 @@ class Delivery:
         smaller: Renders an item again in half its size; None where it cannot become smaller.
         suspicion: What earlier deliveries have learned of failing batches.
         clock: Bounds the search in failing batches.
+        is_alive: Asks the receiver with an empty request.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Delivery:
         smaller: Callable[[Item], Item | None],
         suspicion: Suspicion,
         clock: Clock,
+        is_alive: Callable[[], bool],
     ) -> None:
         self._export = export
+        self._is_alive = is_alive
         self._batch_size = batch_size
         self._smaller = smaller
         self._suspicion = suspicion
@@ -191,6 +194,7 @@ class Delivery:
             answer.is_throttling
             or not is_suspect
             or (not self._accepted and len(self._aside) > _ASIDE_MAX)
+            # Asked after each failure: a receiver that fell ill in between would accuse a span that it did not read.
             or not self._is_alive()
         ):
             raise NotAccepted(answer)
@@ -207,12 +211,6 @@ class Delivery:
         if self._accepted and self._suspicion.failed_alone(item):
             self._spans_parked += 1
             item.progress.park(item)
-
-    def _is_alive(self) -> bool:
-        """Asked after each failure: a receiver that fell ill in between would accuse a span that it did not read."""
-        answer = self._export.export([])
-        # Some, as MLflow's, do not like that nothing is in it; then they have read it.
-        return answer.verdict in (Verdict.ACCEPTED, Verdict.REFUSED)
 
     def _split(self, batch: list[Item], answer: Answer) -> None:
         if len(batch) > 1:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
+from infertap.masking import masked_line
 from infertap.targets import OtlpTarget
 
 if TYPE_CHECKING:
@@ -117,18 +117,6 @@ def quiet() -> Iterator[None]:
 
 
 def scrub(text: str, secrets: Iterable[str]) -> str:
-    """One printable line of a receiver's own words, without the values of our headers."""
-    for secret in secrets:
-        for part in (secret, *secret.split()):
-            if len(part) >= 4:
-                text = text.replace(part, "***")
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= _TEXT_CHARACTERS_MAX else f"{line[:_TEXT_CHARACTERS_MAX]}..."
-
-
-def shown(url: str) -> str:
-    """The URL without user, password, query and fragment."""
-    parts = urlsplit(url)
-    if not parts.netloc:
-        return url.partition("?")[0].rpartition("@")[2]
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    """One short line of a receiver's own words, without the values of our headers, nor any word of them."""
+    parts = {part for secret in secrets for part in (secret, *secret.split())}
+    return masked_line(text, parts, chars_max=_TEXT_CHARACTERS_MAX)

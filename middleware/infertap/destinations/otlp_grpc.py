@@ -19,6 +19,7 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import ReadableSpan
 
 from infertap.destinations.otlp_exporters import UNENCODABLE, Answer, Verdict, not_sent, quiet, scrub
+from infertap.errors import RetryableError
 from infertap.targets import OtlpTarget
 
 _SIZE_WORDS = ("larger than", "too large", "message length", "size limit", "exceeds")
@@ -76,9 +77,20 @@ class GrpcExport:
                     if self._target.compression == "gzip"
                     else grpc.Compression.NoCompression,
                 )
-            self._stub = _RecordingStub(self._exporter._client, self._target)
+            self._stub = _RecordingStub(_client_of(self._exporter), self._target)
             self._exporter._client = self._stub  # type: ignore[assignment,unused-ignore]  # it only calls Export
         return self._exporter, self._stub
+
+
+def _client_of(exporter: OTLPSpanExporter) -> Any:
+    """The exporter's own stub; no public name leads to it."""
+    client = getattr(exporter, "_client", None)
+    if not hasattr(client, "Export"):
+        raise RetryableError(
+            "the installed opentelemetry-exporter-otlp-proto-grpc has no client that can be watched; use "
+            "http/protobuf, or a version that infertap was tested with"
+        )
+    return client
 
 
 class _NotAcceptedError(Exception):

@@ -19,8 +19,9 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.trace import ReadableSpan
 
-from infertap.destinations.otlp_exporters import UNENCODABLE, Answer, Verdict, not_sent, quiet, scrub, shown
+from infertap.destinations.otlp_exporters import UNENCODABLE, Answer, Verdict, not_sent, quiet, scrub
 from infertap.targets import OtlpTarget
+from infertap.urls import without_credentials
 
 _COMPRESSIONS = {
     "none": Compression.NoCompression,
@@ -113,7 +114,7 @@ def answer_of_response(status: int, headers: Mapping[str, str], body: bytes, sec
             return Answer(Verdict.MISCONFIGURED, f"HTTP {status} with an HTML page, as from a login page or a proxy")
         return _accepted(kind, body)
     if 300 <= status < 400:
-        where = shown(headers.get("location", "")) or "nowhere"
+        where = without_credentials(headers.get("location", "")) or "nowhere"
         return Answer(Verdict.MISCONFIGURED, f"HTTP {status}: redirected to {where}")
     if status == 413 or (status == 400 and _TOO_LARGE_WORDS in body):
         return Answer(Verdict.TOO_LARGE, f"HTTP {status}: too large")

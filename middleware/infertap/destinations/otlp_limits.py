@@ -22,7 +22,7 @@ _NAMES_MAX = 32
 _NAME_CHARACTERS_MAX = 100
 _LABEL_CHARACTERS_MAX = 200
 """What is left of a span's name or status text in a span that is too large without any attribute."""
-_KEPT_TO_THE_END = ("infertap.request_id", "infertap.withheld")
+_KEPT_TO_THE_END = ("infertap.request_id", "infertap.in_table", "infertap.withheld")
 _MARK_BYTES = 160
 """Room for the mark itself, beside the names."""
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from infertap.destinations.otlp_exporters import Answer, Verdict, connect, shown
+from infertap.destinations.otlp_exporters import Answer, Verdict, connect
 from infertap.destinations.otlp_headers_file import HeadersFile
 from infertap.errors import RetryableError
 from infertap.targets import OtlpTarget
+from infertap.urls import without_credentials
 
 _LOOK_TIMEOUT_S = 2.0
 _NOTHING_IN_IT = ("HTTP 400", "gRPC INVALID_ARGUMENT")
@@ -214,7 +215,7 @@ def _fix_path(target: OtlpTarget, status: int) -> str:
         return f"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is used as it is: let it end in {_TRACES_PATH}"
     if 300 <= status < 400:
         return f"redirects are not followed: write the final URL into {_ENDPOINT}"
-    return f"{shown(target.endpoint)} is no OTLP intake: correct {_ENDPOINT}"
+    return f"{without_credentials(target.endpoint)} is no OTLP intake: correct {_ENDPOINT}"
 
 
 def _http_status(reason: str) -> int:

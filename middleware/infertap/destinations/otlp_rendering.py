@@ -3,6 +3,7 @@
 A span over the limit gives up the larger body first, then the other one, then its largest attributes.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,7 +14,8 @@ from infertap.destinations.readable_spans import Resources, readable_span
 from infertap.destinations.server_span import render_server_span
 from infertap.destinations.span_content import SIDES, SpanContent
 from infertap.destinations.span_size import size_estimate
-from infertap.targets import OtlpTarget
+from infertap.table_identity import IN_TABLE, table_identity
+from infertap.targets import OtlpTarget, TableTarget
 
 _SERVICE_NAME = "service.name"
 _NAMELESS = "unknown_service"
@@ -25,12 +27,14 @@ class SpanRendering:
     Args:
         target: Limits, content style and resource defaults.
         content: `metadata` lets nothing of a body go.
-        tables_uri: Where the tables are written, too.
+        tables: Where the same is written, too; the spans say so, for a receiver that writes there as well.
     """
 
     def __init__(
-        self, target: OtlpTarget, *, content: Literal["full", "metadata"] = "full", tables_uri: str | None = None
+        self, target: OtlpTarget, *, content: Literal["full", "metadata"] = "full", tables: TableTarget | None = None
     ) -> None:
+        tables_uri = tables.uri if tables is not None else None
+        self._tables = tables
         self._fit = Fit(target.limits, target.value_length_max)
         self._content = SpanContent(self._fit, style=target.content_style, mode=content, tables_uri=tables_uri)
         self._defaults = dict(target.resource)
@@ -52,7 +56,7 @@ class SpanRendering:
         own, resource = record.attributes, header.get("resource", {})
         larger = max(SIDES, key=lambda side: len(payload.get(side) or ""))
         for withhold in ((), (larger,), SIDES):
-            record.attributes = {**own, **self._content.attributes(payload, withhold=withhold)}
+            record.attributes = {**own, **self._content.attributes(payload, withhold=withhold), **self._mark()}
             fitted = self._fit.payload(record.to_payload())
             span = self._readable(fitted, resource)
             if self._excess(span, bytes_max) <= 0:
@@ -68,7 +72,12 @@ class SpanRendering:
             UNREADABLE: the payload cannot be read as a span.
         """
         resource = payload.get("resource") or header.get("resource", {})
-        return self._shrunk(self._fit.payload(payload), resource, bytes_max)
+        marked = {**payload, "attributes": {**payload.get("attributes", {}), **self._mark()}}
+        return self._shrunk(self._fit.payload(marked), resource, bytes_max)
+
+    def _mark(self) -> dict[str, str]:
+        identity = table_identity(self._tables, os.environ) if self._tables is not None else None
+        return {} if identity is None else {IN_TABLE: identity}
 
     def _shrunk(self, fitted: Mapping[str, Any], resource: Mapping[str, Any], bytes_max: int | None) -> ReadableSpan:
         span = self._readable(fitted, resource)

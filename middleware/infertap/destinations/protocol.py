@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from infertap.errors import RetryableError
 from infertap.spool.cursors import OutcomeKey
 from infertap.spool.reader import Segment
 
@@ -24,6 +25,8 @@ class Receipt:
     """
     parked: Sequence[Segment] = ()
     """Delivered segments that hold only what was given up of them, for the drainer to park; counted in `outcomes`."""
+    setback: RetryableError | None = None
+    """Why the rest was not taken, and how long the destination asked us to wait: the drainer backs off all the same."""
 
 
 class Destination(Protocol):

@@ -10,10 +10,9 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from infertap.destinations.otlp_limits import PLATFORM_LIMIT, Fit
-from infertap.record import ErrorCode
-from infertap.targets import without_password
+from infertap.record import PREVIEW_CHARACTERS_MAX, ErrorCode
+from infertap.urls import without_password
 
-PREVIEW_CHARACTERS_MAX = 1000
 SIDES = ("request", "response")
 
 _NOT_WITHHELD = (ErrorCode.REQUEST_NOT_READ, ErrorCode.RESPONSE_INCOMPLETE)
@@ -75,6 +74,9 @@ class SpanContent:
         """Add one body; returns why it is not there."""
         text: str | None = request.get(side)
         if text is None:
+            beginning: str | None = request.get("span", {}).get("previews", {}).get(side)
+            if beginning is not None:
+                attributes[f"infertap.{side}.preview"] = self._preview(beginning)
             return _why_missing(request, side)
         if not text:
             return None

@@ -128,8 +128,9 @@ class TableDestination:
 
 def _spans(segment: Segment, head: SegmentHead) -> "Rendered":
     sampled = (request for request in segment.requests if "span" in request)
-    payloads = [*segment.spans, *sampled]
-    app_spans = len(segment.spans)
+    spans = [payload for payload in segment.spans if not payload.get("otlp_only")]
+    payloads = [*spans, *sampled]
+    app_spans = len(spans)
 
     def render(position: int, payload: Payload) -> Row:
         if position >= app_spans:

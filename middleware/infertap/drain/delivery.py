@@ -14,14 +14,14 @@ from infertap.clock import Clock
 from infertap.destinations.protocol import Destination, OutcomeKey, Receipt
 from infertap.drain.inflight import Inflight
 from infertap.drain.losses import damaged_frames, lost_by_minute
-from infertap.drain.masking import masked_line
-from infertap.drain.pace import Pace
+from infertap.drain.pace import INTERVAL_S_MAX, Pace
 from infertap.drain.parking import Parking
 from infertap.drain.poison import PoisonSearch
 from infertap.drain.reading import Reading
 from infertap.drain.slots import SegmentFile, Slots
 from infertap.drain.state import DestinationStatus, DrainerState
 from infertap.errors import PermanentError, RetryableError
+from infertap.masking import masked_line
 from infertap.record import LossCause
 from infertap.spool.reader import Segment
 from infertap.words import plural
@@ -95,6 +95,10 @@ class Delivery:
         if receipt is None:
             return False
         self._settle(segments, receipt, counts)
+        if receipt.setback is not None:
+            self._failed(str(receipt.setback), receipt.setback.retry_after_s, got_on=True)
+            return True
+        self._works()
         now_s = self.clock.monotonic_s()
         self.pace.delivered(now_s, now_s - started_s)
         return True
@@ -105,7 +109,10 @@ class Delivery:
         if not outcomes[spool_id]:
             return True
         try:
-            return self._call([], outcomes) is not None
+            done = self._call([], outcomes) is not None
+            if done:
+                self._works()
+            return done
         except PermanentError as error:
             _log.warning("the last counts of slot %s are refused: %s", spool_id, masked_line(str(error), self.secrets))
             return True
@@ -128,22 +135,31 @@ class Delivery:
             _log.debug("unexpected error of destination %s", self.name, exc_info=True)
             self._failed(f"{type(error).__name__}: {error}", None)
             return None
-        if self.error:
-            _log.info("destination %s takes records again", self.name)
-        self.error, self.unexpected = "", False
+        self.unexpected = False
         return receipt
 
-    def _failed(self, message: str, retry_after_s: float | None) -> None:
+    def _works(self) -> None:
+        if self.error:
+            _log.info("destination %s takes records again", self.name)
+        self.error = ""
+
+    def _failed(self, message: str, retry_after_s: float | None, *, got_on: bool = False) -> None:
         text = masked_line(message, self.secrets)
-        delay_s = self.pace.failed(self.clock.monotonic_s(), retry_after_s)
+        delay_s = self.pace.failed(self.clock.monotonic_s(), retry_after_s, got_on=got_on)
+        capped = retry_after_s is not None and retry_after_s > INTERVAL_S_MAX
+        # The seconds asked for differ from answer to answer, and are no other state: they are not in `error`.
+        patience = (
+            f"; it asks for {retry_after_s:.0f} s, more than {INTERVAL_S_MAX:.0f} s is never waited" if capped else ""
+        )
         if text != self.error:
             _log.warning(
-                "destination %s did not take records, they stay in the spool (next try in %.0f s): %s",
-                self.name, delay_s, text,
+                "destination %s did not take records, they stay in the spool (next try in %.0f s): %s%s",
+                self.name, delay_s, text, patience,
             )  # fmt: skip
         self.error = text
         status = self.status
-        status.last_error, status.last_error_ns = text, self.clock.wall_ns()
+        status.last_error, status.last_error_ns = f"{text}{patience}", self.clock.wall_ns()
+        status.retry_at_ns = status.last_error_ns + int(delay_s * 1e9)
 
     def _read(self, files: Sequence[SegmentFile]) -> tuple[list[SegmentFile], list[Segment]]:
         helping = self.reading.read(files, keeps=self.destination.keeps, bytes_max=self.bytes_max)
@@ -212,7 +228,7 @@ class Delivery:
             self.slots.advance(spool_id, self.name, segment_no)
         status.deliveries += 1
         status.last_delivery_ns = self.clock.wall_ns()
-        status.last_error, status.last_error_ns = "", 0
+        status.last_error, status.last_error_ns, status.retry_at_ns = "", 0, 0
         self.state.failures = 0
 
     def count(self, increments: Increments) -> None:

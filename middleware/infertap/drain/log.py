@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Iterator
 from logging.handlers import RotatingFileHandler
 
-from infertap.drain.masking import masked
+from infertap.masking import masked
 from infertap.spool.folder import SpoolFolder
 
 LOG_BYTES_MAX = 256 << 10

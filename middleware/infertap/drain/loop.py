@@ -152,7 +152,8 @@ class Drainer:
 
     def _has_news(self) -> bool:
         """Whether `drainer.json` has something new to say beside deliveries."""
-        news = [(delivery.error, delivery.status.waiting_segments) for delivery in self._deliveries]
+        statuses = [delivery.status for delivery in self._deliveries]
+        news = [(status.last_error, status.retry_at_ns, status.waiting_segments) for status in statuses]
         self._state.unsupported_segments = self._slots.unsupported_segments
         if self._state.failures and self._clock.monotonic_s() - self._started_s >= _HEALTHY_AFTER_S:
             self._state.failures = 0

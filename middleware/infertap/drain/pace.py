@@ -35,13 +35,16 @@ class Pace:
         spread = (0.8, 1.0) if self._interval_s == self._base_s else (0.8, 1.2)
         self.next_s = now_s + self._interval_s * self._rng.uniform(*spread)
 
-    def failed(self, now_s: float, retry_after_s: float | None = None) -> float:
+    def failed(self, now_s: float, retry_after_s: float | None = None, *, got_on: bool = False) -> float:
         """Plans the next try after a failure: 1, 2, 4 ... 60 s with jitter, or what the destination asked for.
+
+        Args:
+            got_on: Whether something was delivered before it failed: the back-off begins anew then.
 
         Returns:
             Seconds until then.
         """
-        self._failures += 1
+        self._failures = 1 if got_on else self._failures + 1
         delay_s = min(BACKOFF_S_MAX, 2.0 ** min(self._failures - 1, 16)) * self._rng.uniform(0.75, 1.25)
         if retry_after_s is not None:
             delay_s = max(delay_s, min(retry_after_s, INTERVAL_S_MAX))

@@ -11,10 +11,10 @@ import logging
 import os
 from pathlib import Path
 
-from infertap.drain.masking import masked
 from infertap.drain.spawn import previous_errors
 from infertap.drain.state import DrainerState, Phase
 from infertap.events import say
+from infertap.masking import masked
 from infertap.spool.folder import SpoolFolder
 from infertap.spool.lock import FileLock
 

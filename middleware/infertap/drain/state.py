@@ -40,6 +40,8 @@ class DestinationStatus:
     last_error: str = ""
     """Empty where the last delivery worked."""
     last_error_ns: int = 0
+    retry_at_ns: int = 0
+    """Wall time of the next try; 0 where the last delivery worked."""
     waiting_segments: int = 0
     waiting_bytes: int = 0
 

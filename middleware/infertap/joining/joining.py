@@ -22,6 +22,7 @@ from infertap.joining.providers import processors_of
 from infertap.joining.request_keys import RequestKeys
 from infertap.joining.span_tap import Sink, SpanTap
 from infertap.record import InferenceRecord, TraceIds
+from infertap.sdk_env import sdk_disabled
 from infertap.trace import ServerSpan, bind_request, unbind_request
 from infertap.trace_context import marked_state
 
@@ -85,10 +86,9 @@ class Joining:
     def app_started(self) -> None:
         """The app has had its chance to set a tracer provider; offer ours where it did not."""
         try:
-            if self._settings.install_provider and _global_provider() is None:
-                switched_off = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() in ("true", "1")
-                if not switched_off and not os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"):
-                    otel_trace.set_tracer_provider(InstalledProvider())
+            somebody_elses = sdk_disabled(os.environ) or os.environ.get("OTEL_PYTHON_TRACER_PROVIDER")
+            if self._settings.install_provider and _global_provider() is None and not somebody_elses:
+                otel_trace.set_tracer_provider(InstalledProvider())
         except Exception as error:
             # Limits in OTEL_* that the SDK does not understand: the app starts without our provider.
             self._sink.capture_failed(error)

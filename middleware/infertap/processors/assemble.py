@@ -10,6 +10,7 @@ from infertap.processors.redact import Redactor
 from infertap.processors.secret_names import MARK, SecretNames, redact_text
 from infertap.processors.span_content import is_content, request_content
 from infertap.record import (
+    OUTER_HEADER,
     ErrorCode,
     Exchange,
     Headers,
@@ -25,8 +26,6 @@ from infertap.trace_context import PureSampler, derive_ids
 
 _ID_CHARACTERS_MAX = 256
 _SPAN_HEADERS = ("host", "user-agent")
-OUTER_HEADER = "x-infertap-outer"
-"""How the sidecar proves itself to the middleware behind it; its value is a secret."""
 
 
 class AssemblySettings(NamedTuple):
@@ -42,6 +41,8 @@ class AssemblySettings(NamedTuple):
     """Headers that OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST names; `.*` patterns are not supported."""
     span_response_headers: Iterable[str]
     sampler: PureSampler | None
+    previews: bool = False
+    """Whether spans go where a body may be too large for them: they then show the beginning."""
 
 
 class Assembler:
@@ -84,9 +85,9 @@ class Assembler:
         for name, value in (exchange.tags or {}).items():
             record.tags[redact_text(name)[0]], hits = self._redactor.attribute(name, value)
             record.redacted_count += hits
-        self._fill_bodies(record, exchange, request_headers, response_headers)
         if ids.trace_flags & 1:
             record.span = self._span(exchange, ids, request_headers, response_headers)
+        self._fill_bodies(record, exchange, request_headers, response_headers)
         return record
 
     def _derive(self, exchange: Exchange) -> TraceIds:
@@ -139,18 +140,24 @@ class Assembler:
             return
         record.request_headers = self._headers(request_headers)
         record.response_headers = self._headers(response_headers)
-        request = self._body(exchange, request_headers, request_type, REQUEST)
-        response = self._body(exchange, response_headers, response_type, RESPONSE)
+        preview = self._settings.previews and record.span is not None
+        request = self._body(exchange, request_headers, request_type, REQUEST, preview=preview)
+        response = self._body(exchange, response_headers, response_type, RESPONSE, preview=preview)
         for stored in (request, response):
             record.redacted_count += stored.redacted
             if stored.code is not None:
                 record.logging_error_codes.append(stored.code)
+        if record.span is not None:
+            previews = {"request": request.preview, "response": response.preview}
+            record.span.previews = {side: text for side, text in previews.items() if text}
         record.request, record.request_sha256 = request.text, request.sha256
         record.response, record.response_sha256 = response.text, response.sha256
         record.request_encoding = "text" if request.text is not None else None
         record.response_encoding = "text" if response.text is not None else None
 
-    def _body(self, exchange: Exchange, headers: dict[str, str], media: MediaType, side: Side) -> StoredBody:
+    def _body(
+        self, exchange: Exchange, headers: dict[str, str], media: MediaType, side: Side, *, preview: bool
+    ) -> StoredBody:
         request = side is REQUEST
         chunks = exchange.request_chunks if request else exchange.response_chunks
         passed = exchange.request_bytes if request else exchange.response_bytes
@@ -159,7 +166,7 @@ class Assembler:
             # There is none, or the capture let it go and said why.
             return StoredBody(None, None, None, 0)
         raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        return self._bodies.store(raw, media, headers.get("content-encoding"), side)
+        return self._bodies.store(raw, media, headers.get("content-encoding"), side, preview=preview)
 
     def _headers(self, headers: dict[str, str]) -> dict[str, str]:
         field = self._redactor.field
@@ -281,7 +288,7 @@ def _plain(value: Any) -> Any:
 
 def _lower(names: Iterable[str]) -> frozenset[str]:
     """The names of headers that may be stored. The sidecar's secret is never among them."""
-    return frozenset(name.lower() for name in names) - {OUTER_HEADER}
+    return frozenset(name.lower() for name in names) - {OUTER_HEADER.decode()}
 
 
 def _decoded(headers: Headers) -> dict[str, str]:

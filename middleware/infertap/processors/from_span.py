@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from infertap.instance import instance_of
 from infertap.processors.bodies import REQUEST, RESPONSE, BodyProcessor, Side, StoredBody
 from infertap.processors.media import parse_media_type
 from infertap.processors.redact import Redactor
@@ -78,7 +79,7 @@ class SpanRows:
             redaction_version=self._redaction_version,
             is_stream=attributes.get("gen_ai.request.stream") is True or parse_media_type(content.outputs_type).streams,
             service_name=self._clean(resource.get("service.name", "unknown_service")),
-            instance=self._clean(resource.get("service.instance.id") or resource.get("host.name")),
+            instance=self._clean(instance_of(resource)),
             resource={self._clean(name) or "": self._attribute_text(name, value) for name, value in resource.items()},
         )
         record.served_entity_id = record.service_name

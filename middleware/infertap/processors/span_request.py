@@ -14,7 +14,7 @@ from infertap.record import EndReason, ErrorCode, InferenceRecord, SpanRecord
 from infertap.trace_context import STATE_KEY
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-_REFERENCES = ("gen_ai.input.messages_ref", "gen_ai.output.messages_ref")
+_ROW_ELSEWHERE = ("infertap.in_table", "gen_ai.input.messages_ref", "gen_ai.output.messages_ref")
 _TAG = "infertap.tag."
 _TAG_CHARACTERS_MAX = 4096
 _ID_CHARACTERS_MAX = 256
@@ -27,13 +27,13 @@ _ERROR_CODES = frozenset(ErrorCode)
 def infertap_request_id(span: SpanRecord) -> str | None:
     """The id of the request that a sender's infertap made this span of; None for any other span.
 
-    None, too, where that infertap writes the row: its span then refers to the tables, or is the copy for the
-    processors of the app's own provider, which carries the mark of itself.
+    None, too, where that infertap writes the row: its span then says so or refers to the tables, or is the copy for
+    the processors of the app's own provider, which carries the mark of itself.
     """
     told = span.attributes.get("infertap.request_id")
     if span.kind not in ("SERVER", "INTERNAL") or not isinstance(told, str) or _UUID.fullmatch(told) is None:
         return None
-    if any(name in span.attributes for name in _REFERENCES):
+    if any(name in span.attributes for name in _ROW_ELSEWHERE):
         return None
     own_mark = f"{STATE_KEY}={span.span_id}"
     return None if any(member.strip() == own_mark for member in span.trace_state.split(",")) else told

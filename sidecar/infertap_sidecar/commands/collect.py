@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     add_config_file(parser)
     add_settings(parser, CollectConfig, _OWN, "receiver")
     add_settings(parser, CollectConfig, Config.model_fields, "recording")
-    config = read_settings(CollectConfig, parser, argv)
+    config = read_settings(CollectConfig, parser, argv, delivers=True)
     from infertap_sidecar.receiver.collector import collect
 
     return collect(config)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--all", action="store_true", help="also settings that have their default")
     add_config_file(parser)
     add_settings(parser, SidecarConfig, SidecarConfig.model_fields, "settings")
-    config = read_settings(SidecarConfig, parser, argv, own=("all",))
+    config = read_settings(SidecarConfig, parser, argv, own=("all",), delivers=True)
     show_all: bool = parser.parse_known_args(argv)[0].all
     environ = dict(os.environ)
     own_endpoints = unset_own_endpoints(environ, config.receiver_addresses)
@@ -133,7 +134,8 @@ def _print_spool(folders: Sequence[FolderReport], out: Console) -> None:
         )
         for name, status in folder.drainer.destinations.items():
             if status.last_error:
-                out.print(Text(f"  {name} fails: {status.last_error}", "yellow"))
+                due_s = max(0, status.retry_at_ns - time.time_ns()) / 1e9
+                out.print(Text(f"  {name} fails (next try in {due_s:.0f} s): {status.last_error}", "yellow"))
         if folder.forgotten:
             out.print(Text(f"  forgotten: nobody delivers these; infertap drain {folder.path}", "yellow"))
 

@@ -2,11 +2,10 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from infertap.build import drainer_settings
-from infertap.choice import Choice, choose, with_settings
+from infertap.choice import choose, with_settings
 from infertap.drain.settings import DrainerSettings
 from infertap.errors import InfertapError
 from infertap.otel_env import OtelEnvironment
@@ -15,7 +14,7 @@ from infertap_sidecar.flags import add_config_file, add_settings, make_parser, r
 from infertap_sidecar.places import size_text
 from infertap_sidecar.settings import SidecarConfig
 from infertap_sidecar.spool_survey import report
-from infertap_sidecar.spool_targets import targets_of
+from infertap_sidecar.spool_targets import settings_of
 
 _DESCRIPTION = """\
 Delivers what waits in the spool to where it was meant to go, then ends: exit code 0 if nothing
@@ -39,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--follow", action="store_true", help="stay and deliver what comes, until a signal")
     add_config_file(parser)
     add_settings(parser, SidecarConfig, _SETTINGS, "settings")
-    config = read_settings(SidecarConfig, parser, argv, own=("folder", "follow"))
+    config = read_settings(SidecarConfig, parser, argv, own=("folder", "follow"), delivers=True)
     arguments = parser.parse_args(argv)
     work = _work(arguments.folder, config)
     if arguments.follow and len(work) > 1:
@@ -60,14 +59,8 @@ def _work(given: Path | None, config: SidecarConfig) -> list[DrainerSettings]:
     )
     if not folders:
         raise InfertapError(f"{given} is neither a spool folder of infertap nor a spool_dir with one in it")
-    return [_settings_of(folder.resolve(), config, choice, otel) for folder in folders]
-
-
-def _settings_of(folder: Path, config: SidecarConfig, choice: Choice, otel: OtelEnvironment) -> DrainerSettings:
     settings = drainer_settings(config, choice)
-    if choice.kind != "none" and choice.folder.resolve() == folder:
-        return settings
-    return replace(settings, folder=folder, targets=targets_of(folder, config, otel))
+    return [settings_of(folder.resolve(), settings, config, otel) for folder in folders]
 
 
 def _drain(settings: DrainerSettings, *, follow: bool) -> int:

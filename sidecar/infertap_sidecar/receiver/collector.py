@@ -24,6 +24,8 @@ from infertap.events import EventLog
 from infertap.metrics import MetricsApp
 from infertap.otel_env import OtelEnvironment
 from infertap.pipeline import Pipeline
+from infertap.table_identity import table_identity
+from infertap.targets import Targets
 from infertap_sidecar import logs
 from infertap_sidecar.address import Address, bound, listen
 from infertap_sidecar.admin import admin_app
@@ -71,6 +73,7 @@ def run(
     *,
     makes_rows: bool,
     admin: bool,
+    says_start: bool = True,
     on_listening: Callable[[ReceiverAddresses], None] | None = None,
     on_stop_wanted: Callable[[Callable[[], None]], None] | None = None,
 ) -> int:
@@ -79,6 +82,7 @@ def run(
     Args:
         makes_rows: Whether spans may stand for requests.
         admin: Whether the operator's port is opened.
+        says_start: Whether to say where records go and what is odd; not where another process has.
         on_listening: Told where it listens.
         on_stop_wanted: Given a function that stops the receiver, from any thread.
 
@@ -89,8 +93,8 @@ def run(
         raise ConfigError([f"there is nothing to collect for: {choice.reason}"])
     refuse_own_endpoint(choice, config.receiver_addresses)
     clock = SystemClock()
-    pipeline = build_pipeline(config, choice, EventLog(), receives=True)
-    intake = _intake(pipeline, clock, makes_rows=makes_rows)
+    pipeline = build_pipeline(config, choice, EventLog(says_start=says_start), receives=True)
+    intake = _intake(pipeline, choice.targets, clock, makes_rows=makes_rows)
     try:
         receiver = Receiver(config, intake, pipeline, choice, admin=admin)
     except OSError as error:
@@ -107,10 +111,14 @@ def run(
     return 0
 
 
-def _intake(pipeline: Pipeline, clock: Clock, *, makes_rows: bool) -> Intake:
+def _intake(pipeline: Pipeline, targets: Targets, clock: Clock, *, makes_rows: bool) -> Intake:
+    def tables() -> str | None:
+        return table_identity(targets.table, os.environ) if targets.table is not None else None
+
     rejections = FailureLog(logger, clock)
     rule = RequestRule(clock, Window()) if makes_rows else None
-    return Intake(pipeline, Window(), rule, rejections.failed)
+    relays = targets.otlp is not None
+    return Intake(pipeline, Window(), rule, rejections.failed, tables=tables, relays=relays)
 
 
 class Receiver:

@@ -2,7 +2,8 @@
 
 1. Accepted means spooled: the answer waits until every span is on the disk.
 2. A span is refused alone; a request is refused as a whole only where nothing of it was taken.
-3. A span that was received before is accepted and not written again.
+3. A span that was received before is accepted and not written again; nor is one that its sender writes into the same
+   tables by itself.
 """
 
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from infertap.handover import Fate, SpanBatch
 from infertap.pipeline import Pipeline
 from infertap.record import OfferedSpan
+from infertap.table_identity import IN_TABLE
 from infertap_sidecar.receiver.errors import BusyError, TooLargeError
 from infertap_sidecar.receiver.requests import RequestRule, RowKey
 from infertap_sidecar.receiver.spans import InvalidSpanError, ReceivedSpan, plain_attributes, received
@@ -36,13 +38,24 @@ class Intake:
 
     Args:
         rule: Which spans become rows; None where none does.
+        tables: Which tables are written here, by their `table_identity`; None where there are none, or not yet.
+        relays: Whether spans go to an OTLP endpoint from here, too.
         on_rejected: Told the message of each answer with rejected spans.
     """
 
     def __init__(
-        self, pipeline: Pipeline, spans: Window, rule: RequestRule | None, on_rejected: Callable[[str], None]
+        self,
+        pipeline: Pipeline,
+        spans: Window,
+        rule: RequestRule | None,
+        on_rejected: Callable[[str], None],
+        *,
+        tables: Callable[[], str | None] = lambda: None,
+        relays: bool = False,
     ) -> None:
         self._pipeline = pipeline
+        self._tables = tables
+        self._relays = relays
         self._spans = spans
         self._rule = rule
         self._on_rejected = on_rejected
@@ -77,7 +90,8 @@ class Intake:
         return answer
 
     def _convert(self, wire_spans: Iterable[WireSpan], rejected: Counter[str]) -> list[ReceivedSpan]:
-        """The valid spans, each once."""
+        """The valid spans, each once; without those that the same tables get by another way."""
+        own_tables = self._tables()
         spans: dict[tuple[str, str], ReceivedSpan] = {}
         resource: dict[str, Any] = {}
         known = None
@@ -90,6 +104,10 @@ class Intake:
             except InvalidSpanError as error:
                 rejected[str(error)] += 1
                 continue
+            if own_tables is not None and span.record.attributes.get(IN_TABLE) == own_tables:
+                if not self._relays:
+                    continue
+                span.record.otlp_only = True
             spans.setdefault(span.key, span)
             held_bytes += span.held_bytes
             if held_bytes > self.held_bytes_max:

@@ -7,7 +7,7 @@ import pytest
 
 from infertap.choice import Choice, choose
 from infertap.config import Config
-from infertap.errors import OtelConfigError
+from infertap.errors import ConfigError, OtelConfigError
 from infertap.otel_env import OtelEnvironment
 
 _ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}
@@ -196,9 +196,11 @@ def test_the_line_at_start_shows_no_credentials() -> None:
     assert "http://host:4318/v1/traces" in choice.start_line("full")
     assert _SECRET not in choice.start_line("full")
     assert _SECRET not in str(choice.targets.identity(choice.spool_dir))
+    assert _SECRET not in str(choice.targets.description(choice.spool_dir))
 
 
 _BROKEN = _ENDPOINT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "soap"}
+_NO_SAMPLER = {"OTEL_TRACES_SAMPLER": "somtimes"}
 
 
 @pytest.mark.parametrize(
@@ -207,25 +209,42 @@ _BROKEN = _ENDPOINT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "soap"}
         (_BROKEN, {}, True),
         (_BROKEN, {"destination": "otlp"}, True),
         (_BROKEN, {"destination": "both"}, True),
+        (_BROKEN, {"destination": "table"}, True),
+        (_BROKEN, {"destination": "none"}, False),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://"}, {}, True),
         (_BROKEN | _DUAL, {}, True),
-        (_BROKEN, {"destination": "table"}, False),
-        (_BROKEN, {"destination": "none"}, False),
         (_BROKEN | _DISABLED, {}, False),
-        (_BROKEN | _MLFLOW_OFF, {}, False),
-        (_BROKEN | _MLFLOW_OFF, {"destination": "otlp"}, True),
-        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "soap"}, {}, False),
+        (_BROKEN | _NO_EXPORTER, {}, False),
+        (_BROKEN | _MLFLOW_OFF, {}, True),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "soap"}, {}, True),
+        (_NO_SAMPLER, {}, True),
+        (_NO_SAMPLER, {"destination": "table"}, True),
+        (_NO_SAMPLER, {"destination": "none"}, False),
+        (_NO_SAMPLER | _NO_EXPORTER, {}, True),
+        (_NO_SAMPLER | _DISABLED, {}, False),
+        ({"OTEL_LINK_ATTRIBUTE_COUNT_LIMIT": "many"}, {}, True),
     ],
 )
-def test_mistakes_in_otel_variables_count_where_otlp_is_meant(
+def test_mistakes_in_otel_variables_count_whatever_the_destination(
     variables: dict[str, str], settings: dict[str, Any], raises: bool
 ) -> None:
-    """Then nothing is recorded elsewhere instead; where OTLP is not meant, they are somebody else's."""
+    """Nothing is recorded elsewhere instead; only what nobody will read is no mistake."""
     if raises:
-        with pytest.raises(OtelConfigError, match="OTEL_EXPORTER_OTLP"):
+        with pytest.raises(OtelConfigError, match="OTEL_"):
             _choose(variables, **settings)
     else:
         assert _choose(variables, **settings).targets.otlp is None
+
+
+def test_a_spool_in_a_table_a_platform_without_key_and_otel_mistakes_come_at_once() -> None:
+    """One start shows the whole list."""
+    with pytest.raises(ConfigError) as error:
+        _choose(_NO_SAMPLER, tables="t", spool_dir="t/spans", platform="splunk", destination="both")
+    assert [problem.split(":")[0] for problem in error.value.problems] == [
+        "spool_dir",
+        "platform = 'splunk' needs SPLUNK_REALM, SPLUNK_ACCESS_TOKEN, not set here",
+        "OTEL_TRACES_SAMPLER",
+    ]
 
 
 def test_the_spool_lies_beside_local_tables_else_in_the_working_folder(tmp_path: Path) -> None:
@@ -256,11 +275,13 @@ def test_a_home_folder_is_meant_where_a_tilde_stands(monkeypatch: pytest.MonkeyP
 
 
 def test_warnings_of_the_settings_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those about `OTEL_*` only where OTLP is a destination."""
+    """Those about the exporter only where OTLP is a destination; what has no meaning here is named everywhere, once."""
     monkeypatch.setenv("INFERTAP_TABELS", "x")
-    bsp = {"OTEL_BSP_MAX_QUEUE_SIZE": "1"}
-    assert len(_choose(bsp).warnings) == 1
-    assert len(_choose(bsp | _ENDPOINT).warnings) == 2
+    odd = {"OTEL_EXPORTER_OTLP_TIMEOUT": "10000", "OTEL_BSP_MAX_QUEUE_SIZE": "1", "OTEL_CONFIG_FILE": "x"}
+    nothing = "OTEL_CONFIG_FILE, OTEL_BSP_MAX_QUEUE_SIZE have no effect on infertap"
+    assert _choose(odd).warnings[1:] == (nothing,)
+    assert len(_choose(odd | _ENDPOINT).warnings) == 3
+    assert len(_choose(odd, destination="none").warnings) == 1
 
 
 def test_the_folder_is_named_by_the_destination() -> None:

@@ -1,6 +1,7 @@
 """The metrics of a spool folder: from real pipelines, real segments and the drainer's own file."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,8 @@ def test_the_drainers_own_words_are_told(tmp_path: Path) -> None:
     choice = _choice(tmp_path, destination="both")
     choice.folder.mkdir(parents=True)
     state = DrainerState(phase=Phase.RUNNING)
-    refused = DestinationStatus(last_error="refused", counts={"written": 3, "lost/parked": 1})
+    hour_ns = time.time_ns() + 3600 * 10**9
+    refused = DestinationStatus(last_error="refused", retry_at_ns=hour_ns, counts={"written": 3, "lost/parked": 1})
     state.destinations = {"table": DestinationStatus(records=7), "otlp": refused}
     state.save(choice.folder / "drainer.json")
     values = _values(MetricsApp(choice))
@@ -164,6 +166,8 @@ def test_the_drainers_own_words_are_told(tmp_path: Path) -> None:
     assert values["infertap_delivered_records_total{table}"] == 7
     assert values["infertap_destination_failing{table}"] == 0
     assert values["infertap_destination_failing{otlp}"] == 1
+    assert values["infertap_destination_retry_seconds{table}"] == 0
+    assert 3000 < values["infertap_destination_retry_seconds{otlp}"] <= 3600
     assert values["infertap_destination_requests_total{,otlp,written}"] == 3
     assert values["infertap_destination_requests_total{parked,otlp,lost}"] == 1
 

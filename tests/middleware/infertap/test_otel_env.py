@@ -274,11 +274,54 @@ def test_mlflows_flags() -> None:
     assert (environment.mlflow_dual_export, environment.mlflow_exporter_off) == (False, False)
 
 
-def test_what_has_no_meaning_here_is_named_once() -> None:
-    """The batch processor is not ours, and neither is the configuration file."""
+def test_what_has_no_meaning_here_is_known() -> None:
+    """The batch processor is not ours, and neither is the configuration file; what is empty is not set."""
     variables = {"OTEL_BSP_MAX_QUEUE_SIZE": "1", "OTEL_CONFIG_FILE": "/x", "OTEL_BSP_SCHEDULE_DELAY": ""}
-    warnings = OtelEnvironment.read(variables).warnings
-    assert sorted(warning.split()[0] for warning in warnings) == ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_CONFIG_FILE"]
+    environment = OtelEnvironment.read(variables)
+    assert environment.without_effect == ("OTEL_CONFIG_FILE", "OTEL_BSP_MAX_QUEUE_SIZE")
+    assert environment.warnings == ()
+
+
+@pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_INSECURE", "OTEL_SDK_DISABLED"])
+def test_what_is_neither_on_nor_off_is_a_problem(variable: str) -> None:
+    """The SDK would read `yes` as no, and export what was to stay here."""
+    for text in ("maybe", "yes", "on", "0.0"):
+        assert _problem(**{variable: text}).startswith(f"{variable}: ")
+    for text in ("true", "FALSE", "1", "0", " "):
+        assert OtelEnvironment.read({variable: text}).problems == ()
+
+
+@pytest.mark.parametrize("name", ["sometimes", "always", "parentbased_jaeger_remote"])
+def test_a_sampler_that_does_not_exist_is_a_problem(name: str) -> None:
+    """The SDK would take its default instead and say so in a log that nobody reads."""
+    assert _problem(OTEL_TRACES_SAMPLER=name).startswith("OTEL_TRACES_SAMPLER: ")
+    assert OtelEnvironment.read({"OTEL_TRACES_SAMPLER": "ParentBased_Always_Off"}).problems == ()
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "OTEL_ATTRIBUTE_COUNT_LIMIT",
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+        "OTEL_SPAN_EVENT_COUNT_LIMIT",
+        "OTEL_SPAN_LINK_COUNT_LIMIT",
+        "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
+        "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
+    ],
+)
+def test_what_is_no_count_is_a_problem(variable: str) -> None:
+    """The SDK raises for it when it is imported."""
+    for text in ("abc", "-1", "1.5"):
+        assert _problem(**{variable: text}).startswith(f"{variable}: ")
+    assert OtelEnvironment.read({variable: "64"}).problems == ()
+
+
+def test_an_exporter_that_is_off_has_no_mistakes() -> None:
+    """Nobody reads its variables then; those of sampling count unless the whole SDK is off."""
+    variables = {"OTEL_EXPORTER_OTLP_TIMEOUT": "x", "OTEL_TRACES_SAMPLER": "x"}
+    assert len(OtelEnvironment.read(variables).problems) == 2
+    assert len(OtelEnvironment.read({**variables, "OTEL_TRACES_EXPORTER": "none"}).problems) == 1
+    assert OtelEnvironment.read({**variables, "OTEL_SDK_DISABLED": "true"}).problems == ()
 
 
 def test_all_problems_come_at_once() -> None:

@@ -74,9 +74,62 @@ def _run(tmp_path: Path, environ: dict[str, str], *arguments: str, stderr: str |
     ids=["light", "otel", "provider"],
 )
 def test_limits_that_opentelemetry_refuses_stop_no_app(tmp_path: Path, settings: dict[str, str], lifespan: str) -> None:
-    """Its SDK raises for them when it is imported, and when a provider is made."""
-    _run(tmp_path, settings | {"OTEL_SPAN_EVENT_COUNT_LIMIT": "abc"}, lifespan)
-    assert list((tmp_path / "tables" / ".spool").glob("*/slots/*/*.seg"))
+    """Its SDK raises for them when it is imported: one ERROR names them, requests pass, nothing is recorded."""
+    said = _run(tmp_path, settings | {"OTEL_SPAN_EVENT_COUNT_LIMIT": "abc", "OTEL_TRACES_SAMPLER": "x"}, lifespan)
+    assert said.count("nothing is recorded") == 1
+    assert said.count("OTEL_SPAN_EVENT_COUNT_LIMIT") == said.count("OTEL_TRACES_SAMPLER") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+_SPAN_FACT = b"http_version"
+"""Stands in a REQUEST frame only where the request's span is sampled."""
+_SAMPLER_PACKAGE = {
+    "lab_sampler.py": """
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+
+class Never(Sampler):
+    def should_sample(self, *args, **kwargs):
+        return SamplingResult(Decision.DROP)
+
+    def get_description(self):
+        return "never"
+
+def make(argument):
+    if argument == "broken":
+        raise RuntimeError("no rules")
+    return Never() if argument == "never" else None
+""",
+    "lab_sampler-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: lab-sampler\nVersion: 1\n",
+    "lab_sampler-1.dist-info/entry_points.txt": "[opentelemetry_traces_sampler]\nLab = lab_sampler:make\n",
+}
+
+
+@pytest.fixture
+def sampler_package(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder for PYTHONPATH with an installed package that brings the sampler `Lab`."""
+    folder = tmp_path_factory.mktemp("site")
+    for name, text in _SAMPLER_PACKAGE.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return str(folder)
+
+
+@pytest.mark.parametrize(("argument", "rows"), [("never", 1), ("broken", 0), ("neither", 0)])
+def test_an_installed_sampler_is_made_and_asked(tmp_path: Path, sampler_package: str, argument: str, rows: int) -> None:
+    """By the SDK's entry points, with its argument; one that cannot be made is an ERROR and harms no request."""
+    variables = {"OTEL_TRACES_SAMPLER": "Lab", "OTEL_TRACES_SAMPLER_ARG": argument, "PYTHONPATH": sampler_package}
+    said = _run(tmp_path, variables)
+    segments = list((tmp_path / "tables" / ".spool").glob("*/slots/*/*.seg"))
+    assert len(segments) == rows
+    assert said.count("nothing is recorded") == 1 - rows
+    assert not any(_SPAN_FACT in segment.read_bytes() for segment in segments)
+
+
+def test_without_that_sampler_there_is_a_span(tmp_path: Path) -> None:
+    """The default one samples a request without a parent, so its span's facts are in the spool."""
+    _run(tmp_path, {})
+    (segment,) = (tmp_path / "tables" / ".spool").glob("*/slots/*/*.seg")
+    assert _SPAN_FACT in segment.read_bytes()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")

@@ -1,5 +1,6 @@
 """The command line itself: overview, unknown names, exit codes, and what is imported."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,3 +65,30 @@ def test_serve_says_what_a_platform_lacks_and_what_else_is_wrong_at_once(inferta
     assert "2 problems, nothing was started" in result.stderr
     assert "needs SPLUNK_REALM, SPLUNK_ACCESS_TOKEN" in result.stderr
     assert "OTEL_EXPORTER_OTLP_TIMEOUT" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "doctor", "collect", "drain"])
+def test_mistakes_in_otel_variables_stand_beside_those_in_the_settings(
+    infertap: Any, tmp_path: Path, command: str
+) -> None:
+    """One list for what delivers, also where the tables are the destination; exit code 2, and nothing is made."""
+    variables = {
+        "OTEL_TRACES_SAMPLER": "somtimes",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "soon",
+        "OTEL_SPAN_LINK_COUNT_LIMIT": "few",
+        "INFERTAP_DESTINATION": "table",
+    }
+    upstream = ("--upstream", "http://127.0.0.1:1") if command == "serve" else ()
+    wrong = infertap(command, *upstream, "--drain-s", "ten", **variables)
+    right = infertap(command, *upstream, **variables)
+    for result, count in ((wrong, 4), (right, 3)):
+        assert result.returncode == 2
+        assert f"{count} problems, nothing was started" in result.stderr
+        assert all(name in result.stderr for name in variables if name.startswith("OTEL_"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tables_can_be_asked_whatever_is_wrong_with_an_exporter(infertap: Any) -> None:
+    """Reading commands have no use for `OTEL_*`."""
+    result = infertap("query", "SELECT 1 AS n", OTEL_TRACES_SAMPLER="somtimes", OTEL_EXPORTER_OTLP_TIMEOUT="soon")
+    assert "OTEL_" not in result.stderr

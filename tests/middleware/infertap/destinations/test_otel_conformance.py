@@ -199,8 +199,11 @@ def test_value_length(otlp_receiver: Any, deliver: Deliver, variable: str) -> No
 
 @pytest.mark.parametrize("variable", WITHOUT_EFFECT)
 def test_what_has_no_effect_is_named_at_start(variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One warning with the variable's name, and nothing else changes."""
+    """One warning with the variable's name, whatever the destination, and nothing else changes."""
     monkeypatch.chdir(tmp_path)
+    assert choose(Config(), OtelEnvironment.read({variable: "1"}), cwd=tmp_path).warnings == (
+        f"{variable} has no effect on infertap",
+    )
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}
     choice = choose(Config(), OtelEnvironment.read({**endpoint, variable: "1"}), cwd=tmp_path)
     assert choice.warnings == (f"{variable} has no effect on infertap",)

@@ -10,6 +10,7 @@ import pytest
 
 from infertap.clock import SystemClock
 from infertap.destinations.otlp import OtlpDestination
+from infertap.destinations.otlp_exporters import Answer, Verdict
 from infertap.destinations.protocol import Receipt
 from infertap.errors import RetryableError
 from infertap.record import InferenceRecord, ServerSpanFacts, SpanRecord
@@ -438,6 +439,52 @@ def test_progress_survives_throttling(otlp_receiver: Any, destination: Any, prot
     assert len({span["span_id"] for span in otlp_receiver.spans}) == len(otlp_receiver.spans) == 12
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_throttling_behind_delivered_segments_is_handed_on(otlp_receiver: Any, destination: Any, protocol: str) -> None:
+    """The first segment is delivered; the second was told to wait, and the receipt says for how long."""
+    code = {"grpc_code": "UNAVAILABLE", "retry_delay_s": 17}
+    otlp_receiver.behave(http_status=429, headers={"retry-after": "17"}, after=1, **code)
+    segments = [segment(n, requests=(request_payload(n, response="x" * 9_000),)) for n in (1, 2)]
+    receipt = destination(protocol, {"batch_bytes_max": 10_000}).deliver(segments, {})
+    assert receipt.delivered == {"slot-a": 1}
+    assert receipt.setback is not None
+    assert receipt.setback.retry_after_s == 17
+    assert len(otlp_receiver.requests) == 2
+
+
+class _Deaf:
+    """An exporter whose receiver never answers; remembers how long each would have waited."""
+
+    def __init__(self) -> None:
+        self.timeouts_s: list[float] = []
+
+    def connect(self, target: OtlpTarget) -> "_Connection":
+        return _Connection(self, target.timeout_s)
+
+
+class _Connection:
+    def __init__(self, deaf: _Deaf, timeout_s: float) -> None:
+        self._deaf, self._timeout_s = deaf, timeout_s
+
+    def export(self, _spans: Any) -> Answer:
+        self._deaf.timeouts_s.append(self._timeout_s)
+        return Answer(Verdict.UNAVAILABLE, "no answer in time")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_dead_receiver_costs_one_timeout_a_try() -> None:
+    """The look whether it lives at all, from the third failure on, may take two seconds, and no whole timeout."""
+    deaf = _Deaf()
+    target = OtlpTarget("http://127.0.0.1:9/v1/traces", "http/protobuf", timeout_s=30.0)
+    one = OtlpDestination(target, clock=SystemClock(), connect=deaf.connect)
+    for _ in range(3):
+        with pytest.raises(RetryableError):
+            one.deliver([segment(requests=(request_payload(0),))], {})
+    assert deaf.timeouts_s == [30.0, 30.0, 30.0, 2.0]
+
+
 def test_complete_segments_before_a_failure_are_delivered(otlp_receiver: Any, destination: Any) -> None:
     """A failure in the third segment delivers the first two, with their counts and no others."""
     otlp_receiver.behave(http_status=503, only_for_span="third")
@@ -447,6 +494,7 @@ def test_complete_segments_before_a_failure_are_delivered(otlp_receiver: Any, de
     receipt = one.deliver(segments, {})
     assert receipt.delivered == {"slot-a": 2}
     assert outcomes_of(receipt) == {("written", ""): 2}
+    assert "HTTP 503" in str(receipt.setback)
     with pytest.raises(RetryableError):
         one.deliver(segments[2:], {})
 

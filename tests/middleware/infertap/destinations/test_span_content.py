@@ -36,6 +36,21 @@ def test_withheld_body_is_marked() -> None:
         assert not {"output.value", "gen_ai.output.messages_ref"} & set(attributes)
 
 
+@pytest.mark.parametrize("tables_uri", [None, "s3://b/t"])
+def test_a_body_too_large_for_the_row_is_marked_and_shows_its_beginning(tables_uri: str | None) -> None:
+    """With a table or without: neither value nor reference, but the reason and the preview, within the limits."""
+    request = request_of(
+        logging_error_codes=["REQUEST_OVER_INLINE_LIMIT"], span={"previews": {"request": "\u00fc" * 1000}}
+    )
+    attributes = content(OtlpLimits(attribute_bytes_max=300), tables_uri=tables_uri).attributes(request)
+    assert attributes == {
+        "infertap.request.preview": "\u00fc" * 150,
+        "infertap.request.withheld": "over_inline_limit",
+        "infertap.withheld": "over_inline_limit",
+    }
+    assert content(mode="metadata").attributes(request) == {}
+
+
 def test_body_over_the_operators_limit_is_withheld_and_never_cut() -> None:
     """Over the limit there is a mark and a preview, but no value; exactly the limit fits."""
     attributes = content(value_length_max=2000).attributes(request_of(request="p" * 3000, response="r" * 2000))

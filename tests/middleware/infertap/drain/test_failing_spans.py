@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from infertap.clock import SystemClock
+from infertap.clock import Clock, SystemClock
 from infertap.destinations.otlp import OtlpDestination
 from infertap.drain.end import End
 from infertap.drain.loop import Drainer, Stop
 from infertap.drain.reading import Reading
 from infertap.drain.settings import DrainerSettings
 from infertap.drain.slots import SegmentFile
-from infertap.drain.state import DrainerState
+from infertap.drain.state import DestinationStatus, DrainerState
 from infertap.record import InferenceRecord, ServerSpanFacts
 from infertap.spool.folder import list_segments
 from infertap.spool.frames import Kind, pack
@@ -64,24 +64,30 @@ class OneSlot:
         self.writer.seal()
         self.folder.ring()
 
-    def drain(self) -> tuple[threading.Thread, Stop]:
+    def drain(self, *, clock: Clock | None = None, batch_bytes_max: int | None = None) -> tuple[threading.Thread, Stop]:
         """A drainer in a thread of this process, with nothing learned."""
+        clock = clock or FastClock()
         lock = FileLock.try_acquire(self.folder.drainer_lock)
         assert lock is not None
         stop = Stop(self.folder)
-        destination = OtlpDestination(self._target, clock=FastClock())
+        destination = OtlpDestination(self._target, clock=clock, batch_bytes_max=batch_bytes_max)
         destination.open()
         state = DrainerState.load(self.folder.drainer_state)
-        drainer = Drainer(self.settings, [destination], FastClock(), lock=lock, state=state, stop=stop)
+        drainer = Drainer(self.settings, [destination], clock, lock=lock, state=state, stop=stop)
         thread = threading.Thread(target=lambda: self.ends.append(drainer.run()), daemon=True)
         thread.start()
         return thread, stop
 
     @property
+    def status(self) -> DestinationStatus:
+        """What `drainer.json` says of the destination."""
+        state = DrainerState.load(self.folder.drainer_state)
+        return state.destinations.get("otlp", DestinationStatus())
+
+    @property
     def counts(self) -> dict[str, int]:
         """What the drainers have counted so far."""
-        state = DrainerState.load(self.folder.drainer_state)
-        return dict(state.destinations["otlp"].counts) if "otlp" in state.destinations else {}
+        return dict(self.status.counts)
 
 
 def _request(number: int, name: str | None) -> dict[str, Any]:
@@ -145,6 +151,28 @@ def test_a_receiver_that_was_down_gets_everything(slot: OneSlot, otlp_receiver: 
     assert _numbers(otlp_receiver) == list(range(60))
     assert slot.counts == {"written": 60}
     assert list(slot.folder.parked_dir.glob("*.jsonl")) == []
+
+
+def test_a_receiver_that_asks_for_patience_gets_it_and_everybody_can_see_it(
+    slot: OneSlot, otlp_receiver: Any, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """429 for an hour behind an accepted segment: no third request, the cap is said once, and when it goes on."""
+    otlp_receiver.behave(http_status=429, headers={"retry-after": "3600"}, after=1)
+    for _ in range(3):
+        slot.add(*[None] * 100)
+    thread, stop = slot.drain(clock=SystemClock(), batch_bytes_max=60_000)
+    wait_for(lambda: slot.status.last_error)
+    status = slot.status
+    assert status.records == 100
+    assert "asks for 3600 s, more than 300 s is never waited" in status.last_error
+    assert status.retry_at_ns - status.last_error_ns == 300 * 10**9
+    slot.add(None)
+    wait_for(lambda: slot.status.waiting_segments == 3)
+    assert len(otlp_receiver.requests) == 2
+    stop.request()
+    stop.request()
+    thread.join(60)
+    assert sum("never waited" in record.message for record in caplog.records) == 1
 
 
 def test_a_drainer_that_is_replaced_in_the_middle(slot: OneSlot, otlp_receiver: Any, wait_for: WaitFor) -> None:

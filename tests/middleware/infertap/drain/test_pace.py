@@ -52,3 +52,12 @@ def test_a_destination_may_ask_for_more_time() -> None:
     pace = Pace(10, random.Random(1))
     assert pace.failed(0, retry_after_s=30) == 30
     assert pace.failed(0, retry_after_s=1e9) == INTERVAL_S_MAX
+
+
+def test_who_gets_on_begins_its_back_off_anew() -> None:
+    """Failures behind deliveries do not add up; the next try is as near as after the first failure."""
+    pace = Pace(10.0, random.Random(1))
+    for _ in range(8):
+        pace.failed(0.0)
+    assert pace.failed(0.0, got_on=True) <= 1.25
+    assert pace.backing_off

@@ -296,6 +296,24 @@ def test_the_span_is_there_only_where_it_was_sampled() -> None:
     assert span.attributes is None
 
 
+def test_previews_are_made_only_where_a_span_can_show_them() -> None:
+    """Where spans leave, and this one is sampled; else a body over the limit is not even read."""
+    large = b'{"password":"hunter2","q":"' + b"q" * 20_000 + b'"}'
+    shown = Request((b"traceparent", _TRACEPARENT)).asks(large).gets(b"ok").record(previews=True)
+    assert shown.span is not None
+    assert shown.span.previews == {"request": f'{{"password":"{MARK}","q":"{"q" * 20_000}'[:1000]}
+    assert (shown.request, shown.redacted_count) == (None, 1)
+    for request, settings in (
+        (Request((b"traceparent", _TRACEPARENT)), {}),
+        (Request((b"traceparent", _TRACEPARENT[:-1] + b"0")), {"previews": True}),
+        (Request((b"traceparent", _TRACEPARENT)), {"previews": True, "content": "metadata"}),
+    ):
+        record = request.asks(large).gets(b"ok").record(**settings)
+        assert record.redacted_count == 0
+        assert "hunter2" not in str(record.to_payload())
+        assert "previews" not in str(record.to_payload())
+
+
 def test_beside_a_foreign_span_ours_is_its_child() -> None:
     """The row takes the foreign ids; the span has an id of its own."""
     request = Request().gets(b"ok")

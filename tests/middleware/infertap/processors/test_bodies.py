@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infertap.processors.bodies import REQUEST, RESPONSE, BodyProcessor, Side, StoredBody
+from infertap.processors.bodies import (
+    PREVIEW_SOURCE_BYTES_MAX,
+    REQUEST,
+    RESPONSE,
+    BodyProcessor,
+    Side,
+    StoredBody,
+)
 from infertap.processors.media import parse_media_type
 from infertap.processors.redact import Redactor
 from infertap.processors.secret_names import MARK, SecretNames
@@ -86,3 +93,49 @@ def test_any_body_is_stored_or_withheld(raw: bytes, media: str | None, coding: s
     assert (stored.text is None) is (stored.code is not None) is (stored.sha256 is None)
     if stored.text is not None:
         assert stored.sha256 == hashlib.sha256(stored.text.encode()).hexdigest()
+
+
+def _preview(raw: bytes, media: str | None = "application/json", coding: str | None = None) -> StoredBody:
+    return _BODIES.store(raw, parse_media_type(media), coding, REQUEST, preview=True)
+
+
+@pytest.mark.parametrize("coding", [None, "gzip"])
+def test_a_body_over_the_limit_shows_its_redacted_beginning(coding: str | None) -> None:
+    """1,000 characters of what redaction makes of the whole, and nothing of it is stored; without the wish: nothing."""
+    raw = b'{"password":"hunter2","prompt":"' + b"p" * 2_000 + b'"}'
+    sent = gzip.compress(raw) if coding else raw
+    shown = f'{{"password":"{MARK}","prompt":"{"p" * 2_000}"}}'[:1_000]
+    assert _preview(sent, coding=coding) == StoredBody(None, None, "REQUEST_OVER_INLINE_LIMIT", 1, shown)
+    assert _store(sent, coding=coding) == StoredBody(None, None, "REQUEST_OVER_INLINE_LIMIT", 0)
+
+
+def test_what_fits_needs_no_preview() -> None:
+    """It is stored as ever."""
+    raw = b'{"a":1}'
+    assert _preview(raw) == _store(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "media"),
+    [
+        (b'{"password":"hunter2"}' + b" " * PREVIEW_SOURCE_BYTES_MAX, "application/json"),
+        (gzip.compress(bytes(PREVIEW_SOURCE_BYTES_MAX + 1)), "text/plain"),
+        (b"\x89PNG" * _LIMIT, "image/png"),
+        (b"no boundary" * _LIMIT, "multipart/form-data"),
+    ],
+)
+def test_what_cannot_be_redacted_whole_has_no_preview(raw: bytes, media: str) -> None:
+    """Too large for the effort, no text, or nothing that redaction can read: a code, and not one character."""
+    stored = _preview(raw, media, "gzip" if raw.startswith(b"\x1f\x8b") else None)
+    assert (stored.text, stored.preview) == (None, None)
+    assert stored.code is not None
+
+
+@given(text=st.text(max_size=1_500))
+def test_a_preview_is_the_beginning_of_what_would_be_stored(text: str) -> None:
+    """Whatever the text: the same redaction, seen through a larger limit."""
+    whole = BodyProcessor(Redactor(SecretNames()), 1 << 20).store(
+        text.encode(), parse_media_type("text/plain"), None, REQUEST
+    )
+    stored = _preview(text.encode(), "text/plain")
+    assert stored.preview is None or whole.text is None or whole.text.startswith(stored.preview)

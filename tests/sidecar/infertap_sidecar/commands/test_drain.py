@@ -1,5 +1,6 @@
 """`infertap drain` delivers real spools, and `doctor` and `maintain` say what is there."""
 
+import json
 import os
 import shutil
 import signal
@@ -70,43 +71,109 @@ def test_what_is_no_spool_is_refused(infertap: Any, tmp_path: Path) -> None:
     assert "does not fit" in result.stderr
 
 
+_SHOW_TARGET = """
+import dataclasses, json, os, sys
+from pathlib import Path
+from infertap.build import drainer_settings
+from infertap.choice import choose, with_settings
+from infertap.otel_env import OtelEnvironment
+from infertap_sidecar.settings import SidecarConfig
+from infertap_sidecar.spool_targets import settings_of
+config = SidecarConfig()
+otel = with_settings(OtelEnvironment.read(os.environ), config, cwd=Path.cwd())
+settings = drainer_settings(config, choose(config, otel, cwd=Path.cwd()))
+settings = settings_of(Path(sys.argv[1]).resolve(), settings, config, otel)
+print(json.dumps({**settings.targets.to_json(), "content": settings.content}))
+"""
+
+
+def target_of(infertap: Any, folder: Path, **variables: str) -> Any:
+    """What `infertap drain FOLDER` would deliver to, as JSON."""
+    done = infertap.python("-c", _SHOW_TARGET, str(folder), **variables)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 def test_an_otlp_folder_never_gets_foreign_credentials(infertap: Any, tmp_path: Path) -> None:
     """Drained with another endpoint's key in the environment, the old endpoint is asked without it."""
     old = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
     infertap.record("unused", INFERTAP_DESTINATION="otlp", **old)
     new = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:10", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=key"}
     (folder,) = (tmp_path / ".infertap_spool").glob("otlp-*")
-    code = (
-        "import os, sys; from pathlib import Path; from infertap.otel_env import OtelEnvironment\n"
-        "from infertap_sidecar.settings import SidecarConfig; from infertap_sidecar.spool_targets import targets_of\n"
-        "targets = targets_of(Path(sys.argv[1]), SidecarConfig(), OtelEnvironment.read(os.environ))\n"
-        "print(targets.otlp.endpoint, dict(targets.otlp.headers))"
-    )
-    foreign = infertap.python("-c", code, str(folder), **new)
-    assert foreign.stdout.strip() == "http://127.0.0.1:9/v1/traces {}"
-    own = infertap.python("-c", code, str(folder), **old, OTEL_EXPORTER_OTLP_HEADERS="authorization=key")
-    assert own.stdout.strip() == "http://127.0.0.1:9/v1/traces {'authorization': 'key'}"
+    foreign = target_of(infertap, folder, **new)["otlp"]
+    assert (foreign["endpoint"], foreign["headers"]) == ("http://127.0.0.1:9/v1/traces", {})
+    own = target_of(infertap, folder, **old, OTEL_EXPORTER_OTLP_HEADERS="authorization=key")["otlp"]
+    assert (own["endpoint"], own["headers"]) == ("http://127.0.0.1:9/v1/traces", {"authorization": "key"})
 
 
 def test_a_platforms_folder_never_gets_another_tenants_key(infertap: Any, tmp_path: Path) -> None:
-    """The same endpoint, another instance of it: what was spooled for one is not sent with the other's token."""
+    """The same endpoint, another instance of it: the platform's limits count, and the other's token does not."""
     zone = {"INFERTAP_PLATFORM": "grafana", "GRAFANA_CLOUD_ZONE": "prod-eu-west-2", "GRAFANA_CLOUD_API_KEY": "key"}
     infertap.record("unused", INFERTAP_DESTINATION="otlp", GRAFANA_CLOUD_INSTANCE_ID="1", **zone)
     (folder,) = (tmp_path / ".infertap_spool").glob("otlp-*")
-    code = (
-        "import os, sys; from pathlib import Path; from infertap.otel_env import OtelEnvironment\n"
-        "from infertap.choice import with_settings; from infertap_sidecar.settings import SidecarConfig\n"
-        "from infertap_sidecar.spool_targets import targets_of\n"
-        "config = SidecarConfig()\n"
-        "otel = with_settings(OtelEnvironment.read(os.environ), config, cwd=Path.cwd())\n"
-        "otlp = targets_of(Path(sys.argv[1]), config, otel).otlp\n"
-        "print(otlp.endpoint, otlp.tenant, *otlp.headers, otlp.limits.attribute_bytes_max)"
-    )
     endpoint = "https://otlp-gateway-prod-eu-west-2.grafana.net/otlp/v1/traces"
-    foreign = infertap.python("-c", code, str(folder), GRAFANA_CLOUD_INSTANCE_ID="2", **zone)
-    assert foreign.stdout.strip() == f"{endpoint} 1 None", foreign.stderr
-    own = infertap.python("-c", code, str(folder), GRAFANA_CLOUD_INSTANCE_ID="1", **zone)
-    assert own.stdout.strip() == f"{endpoint} 1 authorization 2048"
+    for instance, headers in (("2", []), ("1", ["authorization"])):
+        otlp = target_of(infertap, folder, GRAFANA_CLOUD_INSTANCE_ID=instance, **zone)["otlp"]
+        assert (otlp["endpoint"], otlp["tenant"], list(otlp["headers"])) == (endpoint, "1", headers)
+        assert otlp["limits"]["attribute_bytes_max"] == 2048
+
+
+DELIVERY = {
+    "INFERTAP_DESTINATION": "both",
+    "INFERTAP_TABLES": "s3://bucket/tables",
+    "INFERTAP_SPOOL_DIR": "spool",
+    "INFERTAP_STORAGE_OPTIONS": "aws_region=eu-west-1,AWS_ALLOW_HTTP=true,timeout=7s,aws_secret_access_key=hunter2",
+    "INFERTAP_PLATFORM": "newrelic",
+    "INFERTAP_OTLP_HEADERS_FILE": "headers",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "https://127.0.0.1:9",
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=hunter2,tenant=t1",
+    "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
+    "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE": "/etc/ca.pem",
+    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "/etc/client.pem",
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY": "/etc/client.key",
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "5000",
+}
+
+
+def test_a_folder_tells_all_that_its_delivery_needs_but_secrets(infertap: Any, tmp_path: Path) -> None:
+    """Drained by somebody with no settings at all: as the app would, but for the keys. What is set by hand wins."""
+    infertap.record(DELIVERY["INFERTAP_TABLES"], **DELIVERY)
+    (folder,) = (tmp_path / "spool").glob("table-otlp-*")
+    assert "hunter2" not in (folder / "destination.json").read_text()
+    found = target_of(infertap, folder)
+    assert found["table"]["storage_options"] == {"aws_region": "eu-west-1", "AWS_ALLOW_HTTP": "true", "timeout": "7s"}
+    otlp = found["otlp"]
+    assert (otlp["timeout_s"], otlp["compression"], otlp["value_length_max"]) == (3.0, "gzip", 5000)
+    assert (otlp["certificate"], otlp["client_key"]) == ("/etc/ca.pem", "/etc/client.key")
+    assert (otlp["client_certificate"], otlp["headers_file"]) == ("/etc/client.pem", str(tmp_path / "headers"))
+    assert (otlp["limits"]["array_items_max"], otlp["headers"]) == (64, {"tenant": "t1"})
+    mine = {name: DELIVERY[name] for name in DELIVERY if name.endswith(("ENDPOINT", "PROTOCOL", "_HEADERS"))}
+    otlp = target_of(infertap, folder, **mine, OTEL_EXPORTER_OTLP_TIMEOUT="5")["otlp"]
+    assert (otlp["timeout_s"], otlp["compression"], otlp["limits"]["array_items_max"]) == (5.0, "gzip", 64)
+    assert otlp["headers"] == {"authorization": "hunter2", "tenant": "t1"}
+
+
+def test_a_folder_of_an_older_version_is_delivered_as_ever(infertap: Any, tmp_path: Path) -> None:
+    """It tells where, and nothing else; what a newer version tells more is passed over."""
+    infertap.record(DELIVERY["INFERTAP_TABLES"], **DELIVERY)
+    (folder,) = (tmp_path / "spool").glob("table-otlp-*")
+    told = json.loads((folder / "destination.json").read_text())
+    for delivery in (None, {"otlp": {"timeout_s": 3.0, "colour": "blue", "limits": {"colours_max": 1}}, "mood": 1}):
+        (folder / "destination.json").write_text(json.dumps({**told, "delivery": delivery}))
+        otlp = target_of(infertap, folder)["otlp"]
+        assert otlp["endpoint"] == "https://127.0.0.1:9/v1/traces"
+        assert otlp["timeout_s"] == (10.0 if delivery is None else 3.0)
+        assert otlp["limits"]["array_items_max"] is None
+
+
+def test_a_folder_without_content_stays_so(infertap: Any, tmp_path: Path) -> None:
+    """Whoever drains it with other settings sends no body for that."""
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    infertap.record("unused", INFERTAP_DESTINATION="otlp", INFERTAP_CONTENT="metadata", **endpoint)
+    (folder,) = (tmp_path / ".infertap_spool").glob("otlp-*")
+    assert target_of(infertap, folder, **endpoint)["content"] == "metadata"
 
 
 @pytest.mark.slow

@@ -32,7 +32,8 @@ def masked(text: str, secrets: Collection[str] = ()) -> str:
     return _ASSIGNMENT.sub(r"\1***", text)
 
 
-def masked_line(text: str, secrets: Collection[str] = ()) -> str:
-    """The same as one line of at most `TEXT_CHARS_MAX` characters, for a status file."""
-    line = " ".join(masked(text, secrets).split())
-    return line if len(line) <= TEXT_CHARS_MAX else line[: TEXT_CHARS_MAX - 1] + "…"
+def masked_line(text: str, secrets: Collection[str] = (), *, chars_max: int = TEXT_CHARS_MAX) -> str:
+    """The same as one printable line of at most `chars_max` characters, for a status file."""
+    printable = "".join(c if c.isprintable() else " " for c in masked(text, secrets))
+    line = " ".join(printable.split())
+    return line if len(line) <= chars_max else line[: chars_max - 1] + "…"

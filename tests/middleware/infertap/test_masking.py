@@ -2,7 +2,7 @@
 
 import pytest
 
-from infertap.drain.masking import TEXT_CHARS_MAX, masked, masked_line
+from infertap.masking import TEXT_CHARS_MAX, masked, masked_line
 
 
 @pytest.mark.parametrize(
