@@ -12,6 +12,9 @@ from typing import Any, NamedTuple, Protocol
 SCHEMA_VERSION = 1
 """Version of the columns and of the frame payloads. A drainer leaves segments of a newer one in place."""
 
+RAW_ERROR_CHARACTERS_MAX = 64 << 10
+"""So much of an error's text an `Exchange` holds; a longer one was cut to exactly this."""
+
 Headers = tuple[tuple[bytes, bytes], ...]
 
 

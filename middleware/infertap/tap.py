@@ -6,13 +6,12 @@ from collections.abc import Awaitable
 from infertap.asgi_types import Message, Receive, Scope, Send
 from infertap.capture import Capture
 from infertap.pipeline import Pipeline
-from infertap.record import EndReason, request_id
+from infertap.record import RAW_ERROR_CHARACTERS_MAX, EndReason, request_id
 from infertap.trace import text_of
 
 OUTCOME_KEY = "infertap.outcome"
 """Where an app (the proxy) says how the exchange ended: (end_reason, error_type, error_message)."""
 
-_ERROR_TEXT_MAX = 2_000
 _now_ns = time.perf_counter_ns
 
 
@@ -70,7 +69,7 @@ class Tap:
             elif _means_disconnect(error, capture):
                 capture.end_reason = EndReason.CLIENT_DISCONNECT.value
             else:
-                capture.failed(type(error).__qualname__, text_of(error)[:_ERROR_TEXT_MAX])
+                capture.failed(type(error).__qualname__, text_of(error)[:RAW_ERROR_CHARACTERS_MAX])
             self._submit()
         except Exception as ours:
             self._pipeline.capture_failed(ours)

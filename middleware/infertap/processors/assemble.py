@@ -1,21 +1,24 @@
 """From what was seen to what is kept: `Exchange` to `InferenceRecord`, `PendingSpan` to `SpanRecord`; on the worker."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeVar
 
+from infertap.processors.attributes import AttributeRedactor
 from infertap.processors.bodies import REQUEST, RESPONSE, BodyProcessor, Side, StoredBody
 from infertap.processors.from_span import SpanRows, span_request_id
 from infertap.processors.media import MediaType, parse_media_type
 from infertap.processors.redact import Redactor
-from infertap.processors.secret_names import MARK, SecretNames, redact_text
-from infertap.processors.span_content import is_content, request_content
+from infertap.processors.secret_names import MARK, SecretNames
+from infertap.processors.span_content import request_content
 from infertap.record import (
     OUTER_HEADER,
+    RAW_ERROR_CHARACTERS_MAX,
     ErrorCode,
     Exchange,
     Headers,
     InferenceRecord,
     PendingSpan,
+    ScopeSnapshot,
     ServerSpanFacts,
     SpanFacts,
     SpanRecord,
@@ -24,7 +27,10 @@ from infertap.record import (
 )
 from infertap.trace_context import PureSampler, derive_ids
 
+T = TypeVar("T")
+
 _ID_CHARACTERS_MAX = 256
+_ERROR_CHARACTERS_MAX = 2_000
 _SPAN_HEADERS = ("host", "user-agent")
 
 
@@ -49,7 +55,8 @@ class Assembler:
     """Builds records. Everything it returns has been redacted."""
 
     __slots__ = (
-        "_allowed", "_bodies", "_redactor", "_settings", "_span_request", "_span_response", "_span_rows", "_version",
+        "_allowed", "_attributes", "_bodies", "_redactor", "_settings", "_span_request", "_span_response",
+        "_span_rows", "_version",
     )  # fmt: skip
 
     def __init__(self, settings: AssemblySettings) -> None:
@@ -63,10 +70,17 @@ class Assembler:
         self._span_request = _lower((*_SPAN_HEADERS, *(settings.span_request_headers if captured else ())))
         self._span_response = _lower(settings.span_response_headers if captured else ())
         self._version = names.version
+        self._attributes = AttributeRedactor(
+            self._redactor,
+            names,
+            kept_headers=self._span_request | self._span_response | (self._allowed if captured else frozenset()),
+            keeps_content=captured,
+        )
         self._span_rows = SpanRows(
             self._redactor,
+            self._attributes,
             self._bodies,
-            keeps_content=settings.content != "metadata",
+            keeps_content=captured,
             redaction_version=names.version,
         )
 
@@ -76,19 +90,40 @@ class Assembler:
         response_headers = _decoded(exchange.response_headers)
         ids = exchange.trace or self._derive(exchange)
         record = self._facts(exchange, ids)
-        record.query = self._redactor.query(exchange.scope.query_string.decode("utf-8", "backslashreplace"))
-        record.client_request_id = self._one(request_headers, "x-request-id")
+        self._fill_address(record, exchange.scope)
+        record.client_request_id = self._one(record, request_headers, "x-request-id")
         if self._settings.requester_header is not None:
-            record.requester = self._one(request_headers, self._settings.requester_header.lower())
+            record.requester = self._one(record, request_headers, self._settings.requester_header.lower())
+        if exchange.error_type:
+            record.error_type = self._noted(record, self._redactor.label(exchange.error_type))
         if exchange.error_message:
-            record.error_message = self._redactor.text(exchange.error_message)[0]
+            record.error_message = self._error(record, exchange.error_message)
         for name, value in (exchange.tags or {}).items():
-            record.tags[redact_text(name)[0]], hits = self._redactor.attribute(name, value)
-            record.redacted_count += hits
+            shown = self._noted(record, self._attributes.one(name, value))
+            record.tags[self._noted(record, self._redactor.label(name))] = shown
         if ids.trace_flags & 1:
             record.span = self._span(exchange, ids, request_headers, response_headers)
         self._fill_bodies(record, exchange, request_headers, response_headers)
         return record
+
+    @staticmethod
+    def _noted(record: InferenceRecord, redacted: tuple[T, int]) -> T:
+        """What was redacted, counted."""
+        record.redacted_count += redacted[1]
+        return redacted[0]
+
+    def _fill_address(self, record: InferenceRecord, scope: ScopeSnapshot) -> None:
+        record.method = self._noted(record, self._redactor.label(scope.method))
+        record.path = self._noted(record, self._redactor.label(scope.path))
+        query = scope.query_string.decode("utf-8", "backslashreplace")
+        record.query = self._noted(record, self._redactor.query(query))
+
+    def _error(self, record: InferenceRecord, text: str) -> str:
+        """Redacted first and cut last: half a secret has no shape that could be found."""
+        if len(text) >= RAW_ERROR_CHARACTERS_MAX:
+            # It was cut before; its last word may be half of a secret.
+            text = f"{text[: len(text) - len(text.rsplit(None, 1)[-1])]}{MARK}"
+        return self._noted(record, self._redactor.text(text))[:_ERROR_CHARACTERS_MAX]
 
     def _derive(self, exchange: Exchange) -> TraceIds:
         traceparent = next((value for name, value in exchange.scope.headers if name == b"traceparent"), None)
@@ -105,15 +140,12 @@ class Assembler:
             trace_id=f"{ids.trace_id:032x}",
             span_id=f"{ids.span_id:016x}",
             parent_span_id=f"{ids.parent_span_id:016x}" if ids.parent_span_id else None,
-            method=exchange.scope.method,
-            path=self._redactor.field("", exchange.scope.path),
             request_bytes=exchange.request_bytes,
             response_bytes=exchange.response_bytes,
             duration_ns=exchange.duration_ns,
             time_to_first_chunk_ns=exchange.first_chunk_ns if exchange.first_chunk_ns >= 0 else None,
             chunk_count=exchange.chunk_count,
             end_reason=exchange.end_reason,
-            error_type=exchange.error_type,
             redaction_version=self._version,
             logging_error_codes=list(exchange.codes),
         )
@@ -138,8 +170,8 @@ class Assembler:
             record.logging_error_codes.append(ErrorCode.RESPONSE_INCOMPLETE.value)
         if self._settings.content == "metadata":
             return
-        record.request_headers = self._headers(request_headers)
-        record.response_headers = self._headers(response_headers)
+        record.request_headers = self._headers(record, request_headers)
+        record.response_headers = self._headers(record, response_headers)
         preview = self._settings.previews and record.span is not None
         request = self._body(exchange, request_headers, request_type, REQUEST, preview=preview)
         response = self._body(exchange, response_headers, response_type, RESPONSE, preview=preview)
@@ -168,16 +200,27 @@ class Assembler:
         raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         return self._bodies.store(raw, media, headers.get("content-encoding"), side, preview=preview)
 
-    def _headers(self, headers: dict[str, str]) -> dict[str, str]:
+    def _headers(self, record: InferenceRecord, headers: dict[str, str]) -> dict[str, str]:
         field = self._redactor.field
-        return {name: field(name, value) for name, value in headers.items() if name in self._allowed}
+        kept = {}
+        for name, value in headers.items():
+            if name in self._allowed:
+                kept[name], hits = field(name, value)
+                record.redacted_count += hits
+        return kept
 
     def _type_name(self, media: MediaType) -> str | None:
-        return None if media.name is None else self._redactor.field("content-type", media.name)
+        return None if media.name is None else self._redactor.label(media.name)[0]
 
-    def _one(self, headers: dict[str, str], name: str) -> str | None:
+    def _one(self, record: InferenceRecord, headers: dict[str, str], name: str) -> str | None:
         value = headers.get(name)
-        return None if value is None else self._redactor.field(name, value)[:_ID_CHARACTERS_MAX]
+        if value is None:
+            return None
+        shown, hits = self._redactor.field(name, value)
+        if name not in self._allowed or self._settings.content == "metadata":
+            # Else it is counted with the headers.
+            record.redacted_count += hits
+        return shown[:_ID_CHARACTERS_MAX]
 
     def _span(
         self,
@@ -187,35 +230,44 @@ class Assembler:
         response_headers: dict[str, str],
     ) -> ServerSpanFacts:
         scope = exchange.scope
-        field = self._redactor.field
+        label = self._redactor.label
         parent = ids.span_id if ids.foreign else ids.parent_span_id
         span = ServerSpanFacts(
             kind="INTERNAL" if ids.foreign else "SERVER",
             span_id=f"{ids.own_span_id if ids.foreign else ids.span_id:016x}",
             parent_span_id=f"{parent:016x}" if parent else None,
-            trace_state=redact_text(ids.trace_state)[0] if ids.trace_state else "",
+            trace_state=label(ids.trace_state)[0],
             trace_flags=ids.trace_flags,
-            http_version=scope.http_version,
-            scheme=scope.scheme,
-            root_path=scope.root_path,
-            server=list(scope.server) if scope.server else None,
-            client=list(scope.client) if scope.client else None,
-            headers=[[name, field(name, text)] for name, text in request_headers.items() if name in self._span_request],
-            response_headers=[
-                [name, field(name, text)] for name, text in response_headers.items() if name in self._span_response
-            ],
-            route=exchange.route,
+            http_version=label(scope.http_version)[0],
+            scheme=label(scope.scheme)[0],
+            root_path=label(scope.root_path)[0],
+            server=self._peer(scope.server),
+            client=self._peer(scope.client),
+            headers=self._span_headers(request_headers, self._span_request),
+            response_headers=self._span_headers(response_headers, self._span_response),
+            route=self._redactor.route(exchange.route)[0] if exchange.route else exchange.route,
         )
         if exchange.span_facts is not None:
             self._app_facts(span, exchange.span_facts)
         return span
 
+    def _peer(self, address: tuple[str, int | None] | None) -> list[Any] | None:
+        """Host and port. Servers behind a proxy take the host from a header, and so from anybody."""
+        if not address:
+            return None
+        host, *port = address
+        return [self._redactor.label(host)[0] if isinstance(host, str) else host, *port]
+
+    def _span_headers(self, headers: dict[str, str], kept: frozenset[str]) -> list[list[str]]:
+        return [[name, self._redactor.field(name, text)[0]] for name, text in headers.items() if name in kept]
+
     def _app_facts(self, span: ServerSpanFacts, facts: SpanFacts) -> None:
-        span.name = redact_text(facts.name)[0] if facts.name else None
-        span.attributes = self._attributes(facts.attributes)
-        span.events = [[redact_text(name)[0], at_ns, self._attributes(values)] for name, at_ns, values in facts.events]
+        label, attributes = self._redactor.label, self._attributes.all
+        span.name = label(facts.name)[0] if facts.name else None
+        span.attributes = attributes(facts.attributes)
+        span.events = [[label(name)[0], at_ns, attributes(values)] for name, at_ns, values in facts.events]
         span.links = [
-            [f"{trace_id:032x}", f"{span_id:016x}", flags, self._attributes(values)]
+            [f"{trace_id:032x}", f"{span_id:016x}", flags, attributes(values)]
             for trace_id, span_id, flags, values in facts.links
         ]
         span.status = self._status(facts.status)
@@ -240,50 +292,26 @@ class Assembler:
         return row, self._redacted(record)
 
     def _redacted(self, record: SpanRecord) -> SpanRecord:
-        record.name = redact_text(record.name)[0]
-        record.scope_name = redact_text(record.scope_name)[0]
-        record.trace_state = redact_text(record.trace_state)[0]
-        record.attributes = self._attributes(record.attributes)
-        record.events = [
-            [redact_text(name)[0], at_ns, self._attributes(values)] for name, at_ns, values in record.events
-        ]
-        record.links = [[*ids, self._attributes(values)] for *ids, values in record.links]
+        label, attributes = self._redactor.label, self._attributes.all
+        record.name = label(record.name)[0]
+        record.scope_name = label(record.scope_name)[0]
+        if record.scope_version is not None:
+            record.scope_version = label(record.scope_version)[0]
+        record.trace_state = label(record.trace_state)[0]
+        record.attributes = attributes(record.attributes)
+        record.events = [[label(name)[0], at_ns, attributes(values)] for name, at_ns, values in record.events]
+        record.links = [[*ids, attributes(values)] for *ids, values in record.links]
         if record.status is not None:
             record.status = self._status((record.status[0], record.status[1]))
         if record.resource is not None:
-            record.resource = self._attributes(record.resource)
+            record.resource = attributes(record.resource)
         return record
-
-    def _attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        kept: dict[str, Any] = {}
-        for name, value in ((str(key), value) for key, value in attributes.items()):
-            if self._settings.content == "metadata" and is_content(name):
-                continue
-            try:
-                kept[name] = self._redactor.attribute(name, _plain(value))[0]
-            except Exception:
-                # The privacy law again: what cannot be redacted is not kept.
-                kept[name] = MARK
-        return kept
 
     def _status(self, status: tuple[str, str | None] | None) -> list[Any] | None:
         if status is None:
             return None
         code, description = status
         return [code, self._redactor.text(description)[0] if description else None]
-
-
-def _plain(value: Any) -> Any:
-    """OpenTelemetry's attribute types, and text for everything else."""
-    if isinstance(value, (str, bool, int, float)):
-        return value
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    return str(value)
 
 
 def _lower(names: Iterable[str]) -> frozenset[str]:

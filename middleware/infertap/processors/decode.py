@@ -67,20 +67,23 @@ def _decoded(raw: bytes, media: MediaType) -> str:
     if media.kind in _JSON_KINDS and (b"\0" in raw[:4] or raw[:1] in (b"\xff", b"\xfe")):
         return raw.decode(json.detect_encoding(raw))
     codec = _text_codec(media.charset)
-    if codec != "utf-8" and (media.kind in _READ_BY_BYTES or not _keeps_ascii(codec)):
+    if codec != "utf-8" and (media.kind in _READ_BY_BYTES or not keeps_ascii(codec)):
         try:
             text = raw.decode()
+            if codec == "utf-7" and raw.decode(codec) != text:
+                # ASCII that stands for other ASCII: neither reading is safe.
+                raise UndecodableError("utf-7")
             if "\0" not in text:
                 return text
         except UnicodeError:
-            if media.kind in _READ_BY_BYTES and not _keeps_ascii(codec):
+            if media.kind in _READ_BY_BYTES and not keeps_ascii(codec):
                 raise
     return raw.decode(codec)
 
 
 @lru_cache(64)
-def _keeps_ascii(codec: str) -> bool:
-    """Whether the printable characters of ASCII are the same bytes in this charset."""
+def keeps_ascii(codec: str) -> bool:
+    """Whether the printable characters of ASCII are the same bytes in this charset: only then no name can hide."""
     try:
         return _ASCII.decode(codec) == _ASCII.decode("ascii")
     except UnicodeError:

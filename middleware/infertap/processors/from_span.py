@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 
 from infertap.instance import instance_of
+from infertap.processors.attributes import AttributeRedactor
 from infertap.processors.bodies import REQUEST, RESPONSE, BodyProcessor, Side, StoredBody
 from infertap.processors.media import parse_media_type
 from infertap.processors.redact import Redactor
-from infertap.processors.secret_names import redact_text
 from infertap.processors.span_content import Content
 from infertap.processors.span_request import (
     add_tag,
@@ -47,12 +47,19 @@ class SpanRows:
         redaction_version: For the column of that name.
     """
 
-    __slots__ = ("_bodies", "_keeps_content", "_redaction_version", "_redactor")
+    __slots__ = ("_attributes", "_bodies", "_keeps_content", "_redaction_version", "_redactor")
 
     def __init__(
-        self, redactor: Redactor, bodies: BodyProcessor, *, keeps_content: bool, redaction_version: str
+        self,
+        redactor: Redactor,
+        attributes: AttributeRedactor,
+        bodies: BodyProcessor,
+        *,
+        keeps_content: bool,
+        redaction_version: str,
     ) -> None:
         self._redactor = redactor
+        self._attributes = attributes
         self._bodies = bodies
         self._keeps_content = keeps_content
         self._redaction_version = redaction_version
@@ -75,23 +82,20 @@ class SpanRows:
             parent_span_id=span.parent_span_id,
             end_reason=(EndReason.APP_ERROR if failed else EndReason.COMPLETE).value,
             protocol=content.protocol,
-            operation=self._operation(span, by_infertap=by_infertap),
             redaction_version=self._redaction_version,
             is_stream=attributes.get("gen_ai.request.stream") is True or parse_media_type(content.outputs_type).streams,
-            service_name=self._clean(resource.get("service.name", "unknown_service")),
-            instance=self._clean(instance_of(resource)),
-            resource={self._clean(name) or "": self._attribute_text(name, value) for name, value in resource.items()},
         )
-        record.served_entity_id = record.service_name
+        record.operation = self._operation(record, span, by_infertap=by_infertap)
+        self._resource(record, resource)
         if by_infertap or span.kind == "SERVER":
             fill_address(record, attributes, self._redactor)
         if by_infertap:
-            fill_infertap_facts(record, attributes, self._redactor)
+            fill_infertap_facts(record, attributes, self._attributes, self._redactor)
         self._model(record, attributes)
         self._tags(record, attributes)
         # What an app of ours recorded and then answered itself did not end the exchange.
         if failed and record.end_reason != EndReason.COMPLETE:
-            record.error_type, record.error_message = self._error(span)
+            record.error_type, record.error_message = self._error(record, span)
         self._fill_bodies(record, content)
         if by_infertap:
             self._fill_sizes(record, attributes)
@@ -99,20 +103,31 @@ class SpanRows:
             record.logging_error_codes.append(ErrorCode.RESPONSE_NOT_SEEN.value)
         return record
 
-    def _operation(self, span: SpanRecord, *, by_infertap: bool) -> str | None:
+    def _resource(self, record: InferenceRecord, resource: Mapping[str, Any]) -> None:
+        record.service_name = self._clean(record, resource.get("service.name", "unknown_service"))
+        record.instance = self._clean(record, instance_of(resource))
+        record.resource = {}
+        for name, value in resource.items():
+            shown, hits = self._attributes.one(name, value)
+            record.redacted_count += hits
+            text = shown if isinstance(shown, str) else orjson.dumps(shown, default=str).decode()
+            record.resource[self._clean(record, name) or ""] = text
+        record.served_entity_id = record.service_name
+
+    def _operation(self, record: InferenceRecord, span: SpanRecord, *, by_infertap: bool) -> str | None:
         if by_infertap:
             # Its name and kind say no more than method and path do.
-            return self._clean(span.attributes.get("gen_ai.operation.name"))
+            return self._clean(record, span.attributes.get("gen_ai.operation.name"))
         names = ("gen_ai.operation.name", "openinference.span.kind", "mlflow.spanType")
-        told = self._clean(_first(span.attributes, names))
+        told = self._clean(record, _first(span.attributes, names))
         # MLflow says UNKNOWN where its user said nothing.
-        return told if told and told != "UNKNOWN" else self._clean(span.name) or ""
+        return told if told and told != "UNKNOWN" else self._clean(record, span.name) or ""
 
     def _model(self, record: InferenceRecord, attributes: Mapping[str, Any]) -> None:
         usage = _json_map(attributes.get("mlflow.chat.tokenUsage"))
         asked = ("gen_ai.request.model", "llm.model_name", "mlflow.llm.model", "gen_ai.response.model")
-        record.request_model = self._clean(_first(attributes, asked))
-        record.response_model = self._clean(_first(attributes, ("gen_ai.response.model",)))
+        record.request_model = self._clean(record, _first(attributes, asked))
+        record.response_model = self._clean(record, _first(attributes, ("gen_ai.response.model",)))
         record.input_tokens = _count(
             attributes.get("gen_ai.usage.input_tokens"),
             attributes.get("llm.token_count.prompt"),
@@ -130,28 +145,34 @@ class SpanRows:
         )
         reasons = attributes.get("gen_ai.response.finish_reasons")
         if isinstance(reasons, list):
-            record.finish_reasons = [self._clean(reason) or "" for reason in reasons]
+            record.finish_reasons = [self._clean(record, reason) or "" for reason in reasons]
 
     def _tags(self, record: InferenceRecord, attributes: Mapping[str, Any]) -> None:
         for name, value in attributes.items():
             tag = name.removeprefix(_TRACE_TAG) if name.startswith(_TRACE_TAG) else _TAGS.get(name)
             if tag is not None:
-                add_tag(record, tag, _unquoted(value) if name.startswith("mlflow.trace.") else value, self._redactor)
+                add_tag(
+                    record,
+                    tag,
+                    _unquoted(value) if name.startswith("mlflow.trace.") else value,
+                    self._attributes,
+                    self._redactor,
+                )
 
-    def _error(self, span: SpanRecord) -> tuple[str | None, str | None]:
+    def _error(self, record: InferenceRecord, span: SpanRecord) -> tuple[str | None, str | None]:
         # What ended a request comes last in the span of an infertap; what the app had recorded before is another thing.
         events = span.events if infertap_request_id(span) is None else span.events[::-1]
         event: Mapping[str, Any] = next((values for name, _, values in events if name == "exception"), {})
         kind = event.get("exception.type") or span.attributes.get("error.type")
         message = event.get("exception.message") or (span.status[1] if span.status else None)
-        return self._clean(kind), self._clean(message)
+        return self._clean(record, kind), self._clean(record, message)
 
     def _fill_bodies(self, record: InferenceRecord, content: Content) -> None:
         if content.inputs is not None:
-            record.request_content_type = parse_media_type(content.inputs_type).name
+            record.request_content_type = self._clean(record, parse_media_type(content.inputs_type).name)
             record.request_bytes = _size(content.inputs)
         if content.outputs is not None:
-            record.response_content_type = parse_media_type(content.outputs_type).name
+            record.response_content_type = self._clean(record, parse_media_type(content.outputs_type).name)
             record.response_bytes = _size(content.outputs)
         if not self._keeps_content:
             return
@@ -183,12 +204,12 @@ class SpanRows:
         if stored.code is not None and stored.code not in record.logging_error_codes:
             record.logging_error_codes.append(stored.code)
 
-    def _clean(self, value: Any) -> str | None:
-        return None if value is None else redact_text(_unquoted(value))[0]
-
-    def _attribute_text(self, name: str, value: Any) -> str:
-        shown = self._redactor.attribute(name, value)[0]
-        return shown if isinstance(shown, str) else orjson.dumps(shown, default=str).decode()
+    def _clean(self, record: InferenceRecord, value: Any) -> str | None:
+        if value is None:
+            return None
+        shown, hits = self._redactor.label(_unquoted(value))
+        record.redacted_count += hits
+        return shown
 
 
 def span_request_id(span: SpanRecord) -> str:

@@ -1,59 +1,158 @@
-"""Which names hold secrets, and which texts look like one."""
+"""Which names hold secrets.
+
+1. A name is read as words: case, separators, digits and full-width letters make no difference to it.
+2. How sure a name is depends on where it stands: `key` is a credential in a query, and an ordinary key in JSON.
+"""
 
 import re
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 MARK = "[REDACTED]"
 """What stands where a secret stood."""
 
-REDACTION_VERSION = 1
+REDACTION_VERSION = 2
 """Raised whenever the built-in rules change; part of the column `redaction_version`."""
 
 _EXACT = frozenset(
     {
         "auth", "authorization", "proxyauthorization", "xamzsecuritytoken", "xgoogapikey", "cookie", "setcookie",
         "apikey", "xapikey", "key", "ocpapimsubscriptionkey", "token", "jwt", "bearer", "credential", "credentials",
-        "password", "passwd", "pwd", "passphrase", "secret", "session", "sessionid", "sid", "csrf", "xsrf", "csrftoken",
-        "xcsrftoken", "signature", "sig", "pin", "cvv", "cvc", "ssn", "creditcard", "cardnumber", "xauthtoken",
-        "xinfertapouter",
+        "pass", "pwd", "pw", "passkey", "secret", "session", "sessionid", "sid", "csrf", "xsrf", "csrftoken",
+        "xcsrftoken", "signature", "sig", "pin", "cvv", "cvc", "ssn", "creditcard", "cardnumber", "securitycode",
+        "xauthtoken", "xinfertapouter", "authheader", "authcode", "authorizationcode", "devicecode", "codeverifier",
+        "otp", "totp", "mfacode", "samlresponse", "samlassertion", "recoverycode", "backupcode", "seedphrase",
+        "recoveryphrase", "mnemonicphrase", "dsn", "databaseurl",
     }
 )  # fmt: skip
-_EXACT_NOT_IN_JSON = frozenset({"key", "session", "sid", "sig", "signature", "pin", "auth", "bearer"})
+_WEAK = frozenset({"key", "session", "sid", "sig", "signature", "pin", "auth", "bearer", "otp", "totp"})
 """Words that are secrets as a query parameter or a field, and ordinary keys in a model's JSON."""
+_IN_QUERIES = frozenset({"code", "ticket"})
+"""What lets somebody in once, in an address only; elsewhere `code` is source text or an error's number."""
 
 _CONVENTIONAL = frozenset({"session.id"})
 """Attributes of OpenTelemetry's conventions that say whose request it was, and let nobody in."""
 
 _ENDINGS = (
-    "apikey", "apikeys", "apitoken", "accesstoken", "authtoken", "refreshtoken", "idtoken", "sessiontoken",
-    "securitytoken", "bearertoken", "bottoken", "csrftoken", "githubtoken", "gitlabtoken", "hftoken", "vaulttoken",
-    "accesskey", "accountkey", "secretkey", "privatekey", "accesskeyid", "secretaccesskey", "clientsecret", "secret",
-    "secrets", "authorization", "credentials", "subscriptionkey", "cookie", "cookies", "openaikey", "anthropickey",
-    "azurekey", "awskey", "googlekey", "geminikey", "mistralkey", "coherekey", "groqkey", "hfkey", "huggingfacekey",
+    "apikey", "apitoken", "accesstoken", "authtoken", "refreshtoken", "sessiontoken", "securitytoken",
+    "bearertoken", "bottoken", "csrftoken", "githubtoken", "gitlabtoken", "vaulttoken", "clienttoken", "sastoken",
+    "accesskey", "accountkey", "secretkey", "privatekey", "signingkey", "encryptionkey", "masterkey", "sharedkey",
+    "sharedaccesskey", "azurestoragekey", "servicekey", "servicerolekey", "functionkey", "functionskey",
+    "consumerkey", "authkey", "sessionkey", "sshkey", "deploykey", "licensekey", "hmackey", "accesskeyid",
+    "secretaccesskey", "clientsecret", "secret", "authorization", "credentials", "subscriptionkey", "cookie",
+    "openaikey", "anthropickey", "azurekey", "awskey", "googlekey", "geminikey", "mistralkey", "coherekey",
+    "groqkey", "huggingfacekey", "pwd", "connectionstring",
 )  # fmt: skip
-_ANYWHERE = ("password", "passwd", "passphrase")
+_ENDING_WORDS = frozenset({("id", "token"), ("hf", "token"), ("hf", "key")})
+"""Endings that count only as words of their own: `valid_token` is none."""
+_PASS_OWNERS = frozenset(
+    {
+        "admin", "api", "app", "auth", "basic", "database", "db", "email", "ftp", "http", "imap", "keystore", "ldap",
+        "login", "mail", "mongo", "my", "mysql", "pg", "postgres", "proxy", "redis", "root", "smtp", "sql", "ssh",
+        "sudo", "truststore", "user", "vpn", "wifi", "your",
+    }
+)  # fmt: skip
+"""Whose `pass` and `pw` are passwords: `db_pass` is one, `first_pass` is not."""
+_ANYWHERE = (
+    "password", "passwd", "passphrase", "passcode", "passwort", "kennwort", "contraseña", "contrasena", "senha",
+    "motdepasse", "wachtwoord", "пароль", "密码", "密碼", "パスワード", "비밀번호",
+)  # fmt: skip
 """`password1` and `password_confirmation` are one, too."""
-_ENDINGS_IN_FIELDS = (*_ENDINGS, "token", "signature", "credential", "assertion")
-"""`X-Vault-Token`, `hub_token`; in a model's JSON `eos_token` and the like are ordinary keys."""
-_SEPARATORS = re.compile(r"[-_.\s\[\]]+")
+_ABOUT = frozenset({"policy", "strength", "length", "rules", "required", "enabled", "expired", "expires"})
+"""A last word that makes a name one about passwords: `password_policy`."""
+_QUALIFIERS = frozenset(
+    {
+        "pem", "der", "jwk", "base", "b", "raw", "value", "plain", "plaintext", "encoded", "encrypted", "hash",
+        "hashed", "prod", "production", "dev", "test", "staging", "live", "sandbox", "old", "new", "current",
+        "previous", "primary", "secondary", "backup", "default", "header", "headers", "hex", "env", "string", "text",
+        "data", "content", "v",
+    }
+)  # fmt: skip
+"""Last words that leave a secret one: `private_key_pem`, `X-Api-Key-V2`. Digits never count (`b` was `b64`)."""
+_NOT_QUALIFIED = _WEAK | {"token", "pass", "pw", "passkey"}
+"""`token_text` is a language model's."""
+_ENDINGS_IN_TEXT = (*_ENDINGS, "token", "credential")
+_ENDINGS_IN_FIELDS = (*_ENDINGS_IN_TEXT, "signature", "assertion", "jwt", "sessionid", "sessid")
+"""`X-Vault-Token`, `hub_token`; in a model's JSON many names end so."""
+_VOCABULARY = frozenset(
+    f"{word}token"
+    for word in ("eos", "bos", "pad", "unk", "mask", "sep", "cls", "stop", "special", "image", "audio", "video", "per",
+                 "first", "last", "to", "timetofirst")
+)  # fmt: skip
+"""Tokens of language models, wherever they stand."""
+
+_PATH = re.compile(r"[.\[\]/:]+")
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 _CACHE_MAX = 4096
 _CACHED_NAME_MAX = 64
 """Characters. Longer names are decided anew each time, or a caller could fill the memory with them."""
+_READ_CHARACTERS_MAX = 256
+"""So much of a longer name's beginning and end is read."""
+
+
+class _Rules(NamedTuple):
+    names: frozenset[str]
+    endings: tuple[str, ...]
+    extra: frozenset[str]
+    """The user's own, whose digits count, too."""
+
+    def secret(self, name: str) -> bool:
+        if len(name) > 2 * _READ_CHARACTERS_MAX:
+            name = f"{name[:_READ_CHARACTERS_MAX]} {name[-_READ_CHARACTERS_MAX:]}"
+        if not name.isascii():
+            name = unicodedata.normalize("NFKC", name)
+        if self._secret(name):
+            return True
+        # `user[password]`, `token[0]`, `wsse:Password`, `config.api_key`
+        parts = [part for part in _PATH.split(name) if part and not part.isdecimal()]
+        return bool(parts) and parts[-1] != name and self._secret(parts[-1])
+
+    def _secret(self, name: str) -> bool:
+        if self.extra and _normal(name) in self.extra:
+            return True
+        words = tuple(word.lower() for word in _WORDS.findall(name))
+        flat = "".join(words)
+        if flat in _VOCABULARY or not flat:
+            return False
+        if flat in self.names or self._ends(flat, words):
+            return True
+        if any(part in flat for part in _ANYWHERE):
+            return words[-1] not in _ABOUT
+        if words[-1] in ("pass", "pw"):
+            return len(words) > 1 and words[-2] in _PASS_OWNERS
+        bare = words
+        while bare and bare[-1] in _QUALIFIERS:
+            bare = bare[:-1]
+        if len(bare) in (0, len(words)):
+            return False
+        flat = "".join(bare)
+        return (flat in self.names and flat not in _NOT_QUALIFIED) or self._ends(flat, bare, _ENDINGS)
+
+    def _ends(self, flat: str, words: tuple[str, ...], endings: tuple[str, ...] | None = None) -> bool:
+        # `api_keys` as well; `tokens` are counted, and not secret.
+        return (
+            flat.endswith(endings or self.endings)
+            or (flat.endswith("s") and flat[:-1].endswith(_ENDINGS))
+            or words[-2:] in _ENDING_WORDS
+            or flat in ("idtoken", "hftoken", "hfkey")
+            or (flat.endswith("pass") and flat[:-4] in _PASS_OWNERS)
+        )
 
 
 class _Verdicts(dict[str, bool]):
     """Remembers verdicts, because names repeat; a hit costs one dictionary look-up."""
 
-    def __init__(self, names: frozenset[str], endings: tuple[str, ...]) -> None:
+    def __init__(self, rules: _Rules) -> None:
         super().__init__()
-        self._names = names
-        self._endings = endings
+        self._rules = rules
 
     def __missing__(self, name: str) -> bool:
-        normal = _normal(name)
-        verdict = normal in self._names or normal.endswith(self._endings) or any(part in normal for part in _ANYWHERE)
-        if len(self) < _CACHE_MAX and len(name) <= _CACHED_NAME_MAX:
+        verdict = self._rules.secret(name)
+        if len(name) <= _CACHED_NAME_MAX:
+            if len(self) >= _CACHE_MAX:
+                self.clear()
             self[name] = verdict
         return verdict
 
@@ -62,108 +161,33 @@ class SecretNames:
     """Answers "is this name a secret's?".
 
     Args:
-        extra: Further names of the user, compared like the built-in ones: without case, `-`, `_`, `.` and spaces.
+        extra: Further names of the user, compared like the built-in ones: without case and separators.
     """
 
     def __init__(self, extra: Iterable[str] = ()) -> None:
-        names = frozenset(_normal(name) for name in extra)
-        self.in_json: Callable[[str], bool] = _Verdicts((_EXACT - _EXACT_NOT_IN_JSON) | names, _ENDINGS).__getitem__
+        own = frozenset(normal for normal in map(_normal, extra) if normal)
+
+        def verdicts(names: frozenset[str], endings: tuple[str, ...]) -> Callable[[str], bool]:
+            return _Verdicts(_Rules(names, endings, own)).__getitem__
+
+        self.in_json = verdicts(_EXACT - _WEAK, _ENDINGS)
         """For keys of a JSON document and attributes of a span."""
-        self.in_fields: Callable[[str], bool] = _Verdicts(_EXACT | names, _ENDINGS_IN_FIELDS).__getitem__
-        """For headers, query parameters and form fields."""
-        self._conventional = frozenset(name for name in _CONVENTIONAL if _normal(name) not in names)
+        self.in_text = verdicts(_EXACT - _WEAK, _ENDINGS_IN_TEXT)
+        """For what stands before a colon or an equals sign in a text, and for elements and attributes of XML."""
+        self.in_fields = verdicts(_EXACT, _ENDINGS_IN_FIELDS)
+        """For headers and form fields."""
+        self.in_queries = verdicts(_EXACT | _IN_QUERIES, _ENDINGS_IN_FIELDS)
+        """For parameters of a URL."""
+        self._conventional = frozenset(name for name in _CONVENTIONAL if _normal(name) not in own)
         # Tells rule sets apart without naming what somebody hides.
-        suffix = f"+{zlib.crc32(' '.join(sorted(names)).encode()):08x}" if names else ""
+        suffix = f"+{zlib.crc32(' '.join(sorted(own)).encode()):08x}" if own else ""
         self.version = f"{REDACTION_VERSION}{suffix}"
 
     def in_attributes(self, name: str) -> bool:
         """For attributes of spans, whose names are dotted paths."""
-        if name in self._conventional:
-            return False
-        return self.in_json(name) or self.in_json(name.rpartition(".")[2])
+        return name not in self._conventional and self.in_json(name)
 
 
 def _normal(name: str) -> str:
-    return _SEPARATORS.sub("", name).lower()
-
-
-_QUOTED = r"\\*\"(?:[^\"\\]|\\.)*(?:\"|\Z)|'[^']*(?:'|\Z)"
-_OPENING = re.compile(r"\\*[\"']")
-_FRAME = r"\\*[\"']?\s*[:=]\s*"
-_PAIR = re.compile(
-    r"((?:api[-_]?key|access[-_]?key|secret[-_]?key|private[-_]?key|token|password|passwd|passphrase|pwd|secret"
-    rf"|credentials?){_FRAME})({_QUOTED}|[^\s,;&}}\]<>\"'({{\[][^\s,;&}}\]<>\"']*)",
-    re.IGNORECASE | re.DOTALL,
-)
-_LINE = re.compile(
-    rf"((?:authorization|cookie){_FRAME})(?!\[REDACTED\])({_QUOTED}|[^\s\"'][^\r\n\"']*(?:(?<==)\"[^\r\n\"]*\"[^\r\n\"']*)*)",
-    re.IGNORECASE | re.DOTALL,
-)
-"""Here the value has several words: a scheme and its parameters, or many pairs."""
-_NAMED: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
-    (("authorization", "cookie"), _LINE),
-    (("key", "token", "passw", "passph", "pwd", "secret", "credential"), _PAIR),
-)
-_SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
-    (
-        ("earer ", "EARER ", "asic ", "ASIC "),
-        # Words of lower-case letters alone are prose ("basic functionality").
-        re.compile(r"\b([Bb]earer|BEARER|[Bb]asic|BASIC)\s+(?=[a-z.-]*[A-Z0-9_~+/=])[\w.~+/=-]{8,}"),
-        rf"\1 {MARK}",
-    ),
-    (("sk-", "pk-", "rk-"), re.compile(r"\b[spr]k-[A-Za-z0-9_-]{16,}"), MARK),
-    (("sk_", "rk_"), re.compile(r"\b[sr]k_(?:live|test)_[A-Za-z0-9]{10,}"), MARK),
-    (("AKIA", "ASIA"), re.compile(r"\bA[KS]IA[0-9A-Z]{16}\b"), MARK),
-    (("AIza",), re.compile(r"\bAIza[0-9A-Za-z_-]{35}"), MARK),
-    (("gh", "github_pat_"), re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})"), MARK),
-    (("glpat-",), re.compile(r"\bglpat-[A-Za-z0-9_-]{16,}"), MARK),
-    (("xox",), re.compile(r"\bxox[abprs]-[A-Za-z0-9-]{10,}"), MARK),
-    (("hf_",), re.compile(r"\bhf_[A-Za-z0-9]{20,}"), MARK),
-    # Only at the start of a run of these characters: tried at each of them, a long run would cost its square.
-    (
-        ("eyJ",),
-        re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?"),
-        MARK,
-    ),
-    (("://",), re.compile(r"(?<=://)[^/\s:@\"']*:[^/\s\"']+(?=@)"), MARK),
-    (("PRIVATE KEY",), re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END[A-Z -]*|\Z)", re.DOTALL), MARK),
-)
-
-
-def redact_text(text: str) -> tuple[str, int]:
-    """Redact by pattern what is not structured. Returns the text and how many places were redacted.
-
-    A pattern runs only where a literal part of it occurs: the search for that costs a hundredth of the pattern.
-    """
-    count = 0
-    lowered = text.lower()
-    for words, pattern in _NAMED:
-        for anchor in words:
-            if anchor in lowered:
-                text, hits = _redact_pairs(pattern, text)
-                count += hits
-                break
-    for anchors, pattern, replacement in _SHAPES:
-        for anchor in anchors:
-            if anchor in text:
-                text, hits = pattern.subn(replacement, text)
-                count += hits
-                break
-    return text, count
-
-
-def _redact_pairs(pattern: re.Pattern[str], text: str) -> tuple[str, int]:
-    """The name, the separator, and the quotes stay; the value goes."""
-    hits = 0
-
-    def keep_frame(match: re.Match[str]) -> str:
-        nonlocal hits
-        frame, value = match.groups()
-        opening = _OPENING.match(value)
-        quote = opening[0] if opening is not None else ""
-        if value[len(quote) :].removesuffix(quote) in ("", MARK):
-            return match[0]
-        hits += 1
-        return f"{frame}{quote}{MARK}{quote}"
-
-    return pattern.sub(keep_frame, text), hits
+    """Letters and digits alone."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name))).lower()

@@ -19,16 +19,6 @@ _DIALECTS = (
     ("otlp", "input.value", "output.value"),
     ("otlp", "gen_ai.input.messages", "gen_ai.output.messages"),
 )
-_CONTENT = (
-    "input.value", "output.value", "mlflow.spanInputs", "mlflow.spanOutputs", "mlflow.traceInputs",
-    "mlflow.traceOutputs", "mlflow.chunk.value", "mlflow.chat.tools", "gen_ai.input.messages",
-    "gen_ai.output.messages", "gen_ai.system_instructions", "gen_ai.tool.definitions", "gen_ai.tool.call.arguments",
-    "gen_ai.tool.call.result", "gen_ai.event.content", "gen_ai.prompt", "gen_ai.completion",
-    "traceloop.entity.input", "traceloop.entity.output", "llm.prompts", "llm.input_messages", "llm.output_messages",
-    "llm.tools", "llm.invocation_parameters", "embedding.embeddings", "retrieval.documents",
-    "reranker.input_documents", "reranker.output_documents", "infertap.request.preview", "infertap.response.preview",
-)  # fmt: skip
-"""Attributes (or what they begin with) that hold content, by the conventions in use."""
 
 
 class Content(NamedTuple):
@@ -43,11 +33,6 @@ class Content(NamedTuple):
     outputs: str | None
     """None where the call failed before there was any; of a sender's infertap also where it was not kept."""
     outputs_type: str
-
-
-def is_content(name: str) -> bool:
-    """Whether an attribute of that name holds content, so that `content = "metadata"` leaves it out."""
-    return name.startswith(_CONTENT)
 
 
 def request_content(span: SpanRecord) -> Content | None:

@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from infertap.processors.attributes import AttributeRedactor
 from infertap.processors.redact import Redactor
-from infertap.processors.secret_names import redact_text
 from infertap.record import EndReason, ErrorCode, InferenceRecord, SpanRecord
 from infertap.trace_context import STATE_KEY
 
@@ -45,17 +45,22 @@ def fill_address(record: InferenceRecord, attributes: Mapping[str, Any], redacto
     if method == "_OTHER":
         method = attributes.get("http.request.method_original") or method
     old_path, _, old_query = str(attributes.get("http.target") or "").partition("?")
-    record.method = redact_text(str(method))[0] if method else ""
-    record.path = redactor.field("", str(attributes.get("url.path") or old_path))
     query = attributes.get("url.query") or old_query
-    record.query = redactor.query(str(query)) if query else None
+    record.method, in_method = redactor.label(str(method or ""))
+    record.path, in_path = redactor.label(str(attributes.get("url.path") or old_path))
+    shown, in_query = redactor.query(str(query or ""))
+    record.query = shown or None
+    record.redacted_count += in_method + in_path + in_query
 
 
-def fill_infertap_facts(record: InferenceRecord, attributes: Mapping[str, Any], redactor: Redactor) -> None:
+def fill_infertap_facts(
+    record: InferenceRecord, attributes: Mapping[str, Any], redact: AttributeRedactor, redactor: Redactor
+) -> None:
     """The columns that a sender's infertap wrote on its span. Call before tags and bodies are filled."""
-    record.client_request_id = _label(attributes, "infertap.client_request_id")
-    record.served_entity_id = _label(attributes, "infertap.served_entity_id") or record.served_entity_id
-    record.requester = _label(attributes, "infertap.requester")
+    record.client_request_id = _label(record, attributes.get("infertap.client_request_id"), redactor)
+    served = _label(record, attributes.get("infertap.served_entity_id"), redactor)
+    record.served_entity_id = served or record.served_entity_id
+    record.requester = _label(record, attributes.get("infertap.requester"), redactor)
     record.time_to_first_chunk_ns = count(attributes, "infertap.time_to_first_chunk_ns")
     end_reason = attributes.get("infertap.end_reason", EndReason.COMPLETE.value)
     record.end_reason = end_reason if end_reason in _END_REASONS else EndReason.COMPLETE.value
@@ -67,17 +72,17 @@ def fill_infertap_facts(record: InferenceRecord, attributes: Mapping[str, Any], 
         record.logging_error_codes = [code for code in codes if isinstance(code, str) and code in _ERROR_CODES]
     for name, value in attributes.items():
         if name.startswith(_TAG):
-            add_tag(record, name.removeprefix(_TAG), value, redactor)
+            add_tag(record, name.removeprefix(_TAG), value, redact, redactor)
 
 
-def add_tag(record: InferenceRecord, name: str, value: Any, redactor: Redactor) -> None:
+def add_tag(record: InferenceRecord, name: str, value: Any, redact: AttributeRedactor, redactor: Redactor) -> None:
     """One tag, redacted; a tag that is there already stays."""
-    shown_name = redact_text(name)[0]
+    shown_name, hits_in_name = redactor.label(name)
     if shown_name in record.tags:
         return
-    shown, hits = redactor.attribute(name, value if isinstance(value, str) else str(value))
+    shown, hits = redact.one(name, value if isinstance(value, str) else str(value))
     record.tags[shown_name] = str(shown)[:_TAG_CHARACTERS_MAX]
-    record.redacted_count += hits
+    record.redacted_count += hits + hits_in_name
 
 
 def status_code(attributes: Mapping[str, Any]) -> int | None:
@@ -93,6 +98,9 @@ def count(attributes: Mapping[str, Any], name: str) -> int | None:
     return value if type(value) is int and 0 <= value <= _INT64_MAX else None
 
 
-def _label(attributes: Mapping[str, Any], name: str) -> str | None:
-    value = attributes.get(name)
-    return redact_text(value)[0][:_ID_CHARACTERS_MAX] if isinstance(value, str) else None
+def _label(record: InferenceRecord, value: Any, redactor: Redactor) -> str | None:
+    if not isinstance(value, str):
+        return None
+    shown, hits = redactor.label(value)
+    record.redacted_count += hits
+    return shown[:_ID_CHARACTERS_MAX]

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from infertap.processors.attributes import AttributeRedactor
 from infertap.processors.bodies import BodyProcessor
 from infertap.processors.from_span import SpanRows, span_request_id
 from infertap.processors.redact import Redactor
 from infertap.processors.secret_names import SecretNames
-from infertap.processors.span_content import is_content, request_content
+from infertap.processors.span_content import request_content
 from infertap.record import InferenceRecord, SpanRecord
 
 START = 1_764_000_000_123_456_789
@@ -25,8 +26,13 @@ def span(**fields: Any) -> SpanRecord:
 def row(*, inline_bytes_max: int = 1 << 20, **fields: Any) -> InferenceRecord:
     names = SecretNames(())
     redactor = Redactor(names)
+    attributes = AttributeRedactor(redactor, names, kept_headers=frozenset(), keeps_content=True)
     rows = SpanRows(
-        redactor, BodyProcessor(redactor, inline_bytes_max), keeps_content=True, redaction_version=names.version
+        redactor,
+        attributes,
+        BodyProcessor(redactor, inline_bytes_max),
+        keeps_content=True,
+        redaction_version=names.version,
     )
     made = span(**fields)
     content = request_content(made)
@@ -156,11 +162,3 @@ def test_the_id_is_a_uuid_of_start_and_ids() -> None:
 def test_without_both_sides_there_is_no_content(attributes: dict[str, Any]) -> None:
     """Sides of two dialects do not make a pair."""
     assert request_content(span(attributes=attributes)) is None
-
-
-def test_content_is_recognised_by_name() -> None:
-    """Content goes with `content = metadata`; what describes it stays."""
-    for name in ("input.value", "mlflow.spanOutputs", "gen_ai.input.messages", "llm.input_messages.0.message.content"):
-        assert is_content(name)
-    for name in ("input.mime_type", "mlflow.spanType", "gen_ai.request.model", "llm.model_name"):
-        assert not is_content(name)

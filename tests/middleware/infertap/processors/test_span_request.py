@@ -7,6 +7,7 @@ import pytest
 from infertap.destinations.otlp_limits import Fit
 from infertap.destinations.server_span import ServerSpanRenderer
 from infertap.destinations.span_content import SpanContent
+from infertap.processors.attributes import AttributeRedactor
 from infertap.processors.bodies import BodyProcessor
 from infertap.processors.from_span import SpanRows, span_request_id
 from infertap.processors.redact import Redactor
@@ -43,7 +44,10 @@ def sent(*, style: str = "openinference", tables_uri: str | None = None, **colum
 def row_of(span: SpanRecord) -> InferenceRecord:
     names = SecretNames(())
     redactor = Redactor(names)
-    rows = SpanRows(redactor, BodyProcessor(redactor, 1 << 20), keeps_content=True, redaction_version=names.version)
+    attributes = AttributeRedactor(redactor, names, kept_headers=frozenset(), keeps_content=True)
+    rows = SpanRows(
+        redactor, attributes, BodyProcessor(redactor, 1 << 20), keeps_content=True, redaction_version=names.version
+    )
     content = request_content(span)
     assert content is not None
     return rows.row(span, content)
