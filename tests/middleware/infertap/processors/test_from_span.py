@@ -160,7 +160,8 @@ def test_without_both_sides_there_is_no_content(attributes: dict[str, Any]) -> N
 
 def test_content_is_recognised_by_name() -> None:
     """Content goes with `content = metadata`; what describes it stays."""
-    for name in ("input.value", "mlflow.spanOutputs", "gen_ai.input.messages", "llm.input_messages.0.message.content"):
+    content = ("input.value", "mlflow.spanOutputs", "gen_ai.input.messages", "llm.input_messages.0.message.content")
+    for name in (*content, "gen_ai.headers"):
         assert is_content(name)
     for name in ("input.mime_type", "mlflow.spanType", "gen_ai.request.model", "llm.model_name"):
         assert not is_content(name)
