@@ -21,6 +21,16 @@ NAME_VARIABLE = "_INFERTAP_RUN_NAME"
 
 _SUPPORTED = "uvicorn, python -m uvicorn, fastapi run, gunicorn (with an ASGI worker)"
 _SERVERS = frozenset({"uvicorn", "gunicorn", "fastapi"})
+_IN_THE_CODE = "wrap the app where it is made, app = InferenceMiddleware(app)"
+_OTHER_WAYS = {
+    "bentoml": "call add_asgi_middleware(InferenceMiddleware) on the service",
+    "daphne": _IN_THE_CODE,
+    "granian": _IN_THE_CODE,
+    "hypercorn": _IN_THE_CODE,
+    "vllm": "add --middleware infertap.InferenceMiddleware to vllm serve",
+}
+"""How a server that cannot be wrapped from outside takes the middleware; the sidecar stands before any of them."""
+_SIDECAR = "infertap serve --upstream URL in front of it"
 _QUESTIONS = frozenset({"--help", "--version"})
 """With one of these a server answers and ends: there is no app to wrap."""
 
@@ -59,7 +69,8 @@ def rewrite(command: Sequence[str], environ: Mapping[str, str]) -> Launch:
     if server == "fastapi" and arguments[:1] in (["run"], ["dev"]):
         return _fastapi([*prefix, arguments[0]], arguments[1:])
     named = " ".join(command[:3]) or "nothing"
-    raise ConfigError([f"cannot wrap {named!r}; supported are {_SUPPORTED}. For other servers: infertap serve"])
+    way = _OTHER_WAYS.get(server.partition(".")[0], _IN_THE_CODE)
+    raise ConfigError([f"cannot wrap {named!r}; supported are {_SUPPORTED}. Instead {way}, or put {_SIDECAR}"])
 
 
 def _split(command: Sequence[str]) -> tuple[list[str], str, list[str]]:
@@ -82,7 +93,8 @@ def _uvicorn(prefix: list[str], arguments: list[str], environ: Mapping[str, str]
         for name in (*parameter.opts, *parameter.secondary_opts)
     }
     if _option(arguments, "--interface") in ("wsgi", "asgi2"):
-        raise ConfigError(["uvicorn --interface wsgi and asgi2 cannot be wrapped; infertap records ASGI 3 apps"])
+        problem = "uvicorn --interface wsgi and asgi2 cannot be wrapped; infertap records ASGI 3 apps"
+        raise ConfigError([f"{problem}. For others, put {_SIDECAR}"])
     place = find_positional(arguments, lambda option: option not in flags)
     target = FACTORY if "--factory" in arguments else WRAPPER
     if place is not None:
@@ -96,10 +108,9 @@ def _uvicorn(prefix: list[str], arguments: list[str], environ: Mapping[str, str]
 
 def _gunicorn(prefix: list[str], arguments: list[str], facts: GunicornFacts | None) -> Launch:
     if facts is not None and facts.worker_class in _WSGI_WORKERS:
+        problem = f"gunicorn's worker class {facts.worker_class!r} serves WSGI, infertap records ASGI"
         hint = "add -k uvicorn_worker.UvicornWorker (pip install uvicorn-worker)"
-        raise ConfigError(
-            [f"gunicorn's worker class {facts.worker_class!r} serves WSGI, infertap records ASGI; {hint}"]
-        )
+        raise ConfigError([f"{problem}; {hint}, or, for a WSGI app, put {_SIDECAR}"])
     # By name, not by import statement: gunicorn is the user's, and nothing that infertap itself needs.
     parser = import_module("gunicorn.config").Config().parser()
     flags = {name for action in parser._actions if action.nargs == 0 for name in action.option_strings}

@@ -117,6 +117,7 @@ _COMMANDS: dict[str, Callable[[int], list[str]]] = {
         "--timeout", "300", "--graceful-timeout", "300",
     ],
     "run": lambda port: [str(_BIN / "infertap"), "run", "--", str(_BIN / "uvicorn"), "--port", str(port)],
+    "vllm-like": lambda port: [sys.executable, str(APPS / "vllm_like.py"), "--port", str(port)],
     "serve": lambda port: [str(_BIN / "infertap"), "serve", "--listen", f"127.0.0.1:{port}"],
     "collect": lambda port: [str(_BIN / "infertap"), "collect", "--otlp-http", f"127.0.0.1:{port}"],
 }  # fmt: skip

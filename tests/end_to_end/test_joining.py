@@ -1,16 +1,17 @@
 """Whoever else makes spans: one row a request, one server span of ours at most, one trace, and nothing twice."""
 
 import importlib.util
-import json
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import pytest
+
+from seen_spans import Seen, collected, of_collector, of_table
 
 Rows = Callable[..., list[dict[str, Any]]]
 Start = Callable[..., Any]
@@ -30,49 +31,14 @@ def needs(module: str, package: str) -> pytest.MarkDecorator:
 
 MLFLOW = needs("mlflow", "mlflow-tracing")
 INSTRUMENTOR = needs("opentelemetry.instrumentation.fastapi", "opentelemetry-instrumentation-fastapi")
+FRAMEWORKS = ["asgi", "fastapi", "starlette", "instrumentor"]
 MAKERS = [
     "none",
-    "asgi",
-    "fastapi",
-    "starlette",
+    *FRAMEWORKS[:3],
     pytest.param("instrumentor", marks=INSTRUMENTOR),
     pytest.param("mlflow", marks=MLFLOW),
     pytest.param("mlflow-shared", marks=MLFLOW),
 ]
-
-
-class Seen(NamedTuple):
-    """A span, wherever it was found."""
-
-    trace_id: str
-    span_id: str
-    parent_span_id: str | None
-    name: str
-    kind: str
-    scope: str
-    request_id: str | None
-    attributes: dict[str, Any]
-    trace_state: str
-
-
-def of_table(row: dict[str, Any]) -> Seen:
-    return Seen(
-        row["trace_id"], row["span_id"], row["parent_span_id"], row["name"], row["kind"].removeprefix("SPAN_KIND_"),
-        row["instrumentation_scope"]["name"], row["request_id"], json.loads(row["attributes"]), row["trace_state"],
-    )  # fmt: skip
-
-
-def of_collector(span: dict[str, Any]) -> Seen:
-    ids = (span["trace_id"], span["span_id"], span["parent_span_id"])
-    request_id = span["attributes"].get("infertap.request_id")
-    return Seen(*ids, span["name"], span["kind"], span["scope"][0], request_id, span["attributes"], span["trace_state"])
-
-
-def collected(receiver: Any, least: int) -> list[Seen]:
-    deadline = time.monotonic() + 90
-    while len(spans := receiver.spans) < least and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return [of_collector(span) for span in spans]
 
 
 def wait_for_listener(port: int) -> None:
@@ -88,12 +54,13 @@ def wait_for_listener(port: int) -> None:
             return
 
 
-def environment_of(maker: str, destination: str, receiver: Any) -> dict[str, str]:
+def environment_of(maker: str, destination: str, receiver: Any, port: int | None = None) -> dict[str, str]:
+    """What names the maker and the destination; a `port` stands for the receiver's own."""
     env = {"MAKER": maker.partition("-")[0], "OTEL_SERVICE_NAME": "makers", "INFERTAP_DESTINATION": destination}
     if maker == "mlflow-shared":
         env["MLFLOW_USE_DEFAULT_TRACER_PROVIDER"] = "false"
     if destination != "table":
-        env["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{receiver.http_port}"
+        env["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{port or receiver.http_port}"
         env["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf"
     return env
 
@@ -166,37 +133,122 @@ def test_every_combination_gives_one_row_and_one_trace(
             check_joined(spans, maker)
 
 
+@pytest.fixture
+def behind_receiver(start: Start, free_port: Callable[[], int], otlp_receiver: Any) -> Callable[..., tuple[Any, Any]]:
+    """Starts an app that exports to the receiver of the sidecar before it: gives (app, sidecar)."""
+
+    def run(maker: str, destination: str, **settings: str) -> tuple[Any, Any]:
+        port = free_port()
+        exporting = {
+            **environment_of(maker, "otlp", None, port),
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+            "INFERTAP_OUTER_SECRET": SECRET,
+            **settings,
+        }
+        if maker.startswith("mlflow"):
+            # By itself, `mlflow-tracing` makes no span without a tracking URI, and loses each under the base variable.
+            exporting["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = (
+                f"{exporting.pop('OTEL_EXPORTER_OTLP_ENDPOINT')}/v1/traces"
+            )
+            exporting["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:1"
+        # Asked for nothing before the receiver listens: its traces would wait for it.
+        app = start("uvicorn", "makers:app", env=exporting, probe=None)
+        env = {**environment_of(maker, destination, otlp_receiver), "INFERTAP_OUTER_SECRET": SECRET}
+        receiving = ("--otlp-http", f"127.0.0.1:{port}")
+        sidecar = start("serve", "--upstream", app.url, "--admin", "127.0.0.1:0", *receiving, env=env)
+        wait_for_listener(port)
+        wait_for_listener(app.port)
+        return app, sidecar
+
+    return run
+
+
+@pytest.fixture
+def arrived(rows: Rows, otlp_receiver: Any) -> Callable[[str, int], list[list[Seen]]]:
+    """The spans at each destination, waiting for so many; there are two rows where there are tables."""
+
+    def look(destination: str, least: int) -> list[list[Seen]]:
+        found = []
+        if destination != "otlp":
+            found.append([of_table(row) for row in rows("spans", least)])
+        if destination != "table":
+            found.append(collected(otlp_receiver, least))
+        assert len(rows("inference", 2 if destination != "otlp" else 0)) == (2 if destination != "otlp" else 0)
+        return found
+
+    return look
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("maker", MAKERS[1:])
+@pytest.mark.parametrize(
+    ("maker", "destination", "recorded"),
+    [
+        pytest.param(maker, destination, recorded, marks=[INSTRUMENTOR] if maker == "instrumentor" else [])
+        for maker in ("none", *FRAMEWORKS)
+        for destination, recorded in (("table", ""), ("otlp", ""), ("both", ""), ("table", "1"))
+        # An app without a maker and without a middleware sends nothing.
+        if maker != "none" or recorded
+    ],
+)
 def test_an_app_that_exports_to_the_sidecars_receiver_has_one_row_a_request(
-    start: Start, rows: Rows, free_port: Callable[[], int], maker: str
+    behind_receiver: Any, arrived: Any, maker: str, destination: str, recorded: str
 ) -> None:
-    """The fourth position: what the app sends to the receiver lands beside the row, and makes none."""
-    env = environment_of(maker, "table", None)
-    port = free_port()
-    exporting = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
-        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-    }
-    # Asked for nothing before the receiver listens: its traces would wait for it.
-    server = start("uvicorn", "makers:app", env={**env, **exporting}, probe=None)
-    receiving = ("--otlp-http", f"127.0.0.1:{port}")
-    sidecar = start("serve", "--upstream", server.url, "--admin", "127.0.0.1:0", *receiving, env=env)
-    wait_for_listener(port)
-    wait_for_listener(server.port)
+    """The fourth position, with a middleware inside and without: what the app sends lands once, and makes no row."""
+    app, sidecar = behind_receiver(maker, destination, RECORDED=recorded)
     for headers in (PARENT, OTHER_PARENT):
-        assert httpx.post(f"{sidecar.url}/sync", headers=headers, timeout=60).status_code == 200
-    server.stop()
+        assert httpx.post(f"{sidecar.url}/sync", headers=headers).status_code == 200
+    app.stop()
     sidecar.stop()
-    found = rows("inference", 2)
-    assert len(found) == 2
-    if maker.startswith("mlflow"):
-        # Without infertap in its process, MLflow's last spans die with SIGTERM.
-        return
-    spans = [of_table(row) for row in rows("spans", 6)]
-    check_once(spans, 2)
-    check_joined(spans, maker)
-    assert Counter(span.trace_id for span in spans if span.name == PREDICT) == Counter(row["trace_id"] for row in found)
+    traces = [header["traceparent"].split("-")[1] for header in (PARENT, OTHER_PARENT)]
+    for spans in arrived(destination, 4 if maker == "none" else 6):
+        check_once(spans, 2)
+        check_joined(spans, maker)
+        assert Counter(span.trace_id for span in spans if span.name == PREDICT) == Counter(traces)
+
+
+@MLFLOW
+@pytest.mark.slow
+@pytest.mark.parametrize("maker", ["mlflow", "mlflow-shared"])
+@pytest.mark.parametrize(
+    ("destination", "recorded", "path"),
+    [("table", "", "joined"), ("otlp", "", "joined"), ("both", "", "joined"), ("table", "1", "sync")],
+)
+def test_what_mlflow_exports_to_the_sidecars_receiver_is_below_the_request(
+    behind_receiver: Any, arrived: Any, maker: str, destination: str, recorded: str, path: str
+) -> None:
+    """Where the app hands MLflow the caller's headers, or has a middleware inside that does: one row, one trace."""
+    app, sidecar = behind_receiver(maker, destination, RECORDED=recorded)
+    for headers in (PARENT, OTHER_PARENT):
+        assert httpx.post(f"{sidecar.url}/{path}", headers=headers).status_code == 200
+    # Not stopped yet: without infertap in its process, what MLflow holds dies with SIGTERM.
+    found = arrived(destination, 4)
+    app.stop()
+    sidecar.stop()
+    for spans in found:
+        check_once(spans, 2)
+        requests = {span.span_id for span in spans if span.scope == OURS}
+        snippets = [span for span in spans if span.name == PREDICT]
+        assert {span.parent_span_id for span in snippets} == requests
+        assert len(snippets) == len(requests) == 2
+
+
+@MLFLOW
+@pytest.mark.slow
+@pytest.mark.parametrize("maker", ["mlflow", "mlflow-shared"])
+def test_mlflow_without_a_context_exports_to_the_sidecars_receiver_a_trace_of_its_own(
+    behind_receiver: Any, arrived: Any, maker: str
+) -> None:
+    """MLflow looks at no headers by itself; its spans land at the same destination, and never as a second row."""
+    app, sidecar = behind_receiver(maker, "table", RECORDED="", UNTAGGED="1")
+    for headers in (PARENT, OTHER_PARENT):
+        assert httpx.post(f"{sidecar.url}/sync", headers=headers).status_code == 200
+    (spans,) = arrived("table", 4)
+    app.stop()
+    sidecar.stop()
+    snippets = [span for span in spans if span.name == PREDICT]
+    assert len({span.span_id for span in snippets}) == len(snippets) == 2
+    assert {(span.parent_span_id, span.request_id) for span in snippets} == {(None, None)}
+    assert len([span for span in spans if span.scope == OURS]) == 2
 
 
 @MLFLOW

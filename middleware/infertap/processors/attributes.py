@@ -25,9 +25,10 @@ _CONTENT = (
     "mlflow.traceOutputs", "mlflow.chunk.value", "mlflow.chat.tools", "gen_ai.input.messages",
     "gen_ai.output.messages", "gen_ai.system_instructions", "gen_ai.tool.definitions", "gen_ai.tool.call.arguments",
     "gen_ai.tool.call.result", "gen_ai.event.content", "gen_ai.prompt", "gen_ai.completion",
-    "traceloop.entity.input", "traceloop.entity.output", "llm.prompts", "llm.input_messages", "llm.output_messages",
-    "llm.tools", "llm.invocation_parameters", "embedding.embeddings", "retrieval.documents",
-    "reranker.input_documents", "reranker.output_documents", "infertap.request.preview", "infertap.response.preview",
+    "traceloop.entity.input", "traceloop.entity.output", "gen_ai.headers", "llm.headers", "llm.prompts",
+    "llm.input_messages", "llm.output_messages", "llm.tools", "llm.invocation_parameters", "embedding.embeddings",
+    "retrieval.documents", "reranker.input_documents", "reranker.output_documents", "infertap.request.preview",
+    "infertap.response.preview",
 )  # fmt: skip
 """Attributes (or what they begin with) that hold content, by the conventions in use."""
 _RULES_MAX = 4096

@@ -1,7 +1,7 @@
 """One FastAPI app, and the makers of spans that may be in it: `MAKER` names one, `RECORDED=1` wraps it in infertap.
 
 `MAKER`: `none`; `asgi` and `instrumentor` (OpenTelemetry's, outside of the app), `fastapi` and `starlette` (the
-frameworks' own), `mlflow` (isolated or shared, by MLflow's own variable).
+frameworks' own), `mlflow` (isolated or shared, by MLflow's own variable; `UNTAGGED=1` sets no tag on the trace).
 """
 
 import asyncio
@@ -38,7 +38,8 @@ def predict() -> dict[str, Any]:
         with mlflow.start_span(PREDICT) as span:
             span.set_inputs({"a": 1})
             span.set_outputs({"b": 2})
-            mlflow.update_current_trace(tags={"team": "red"})
+            if not os.environ.get("UNTAGGED"):
+                mlflow.update_current_trace(tags={"team": "red"})
     elif MAKER == "none":
         with start_span(PREDICT):
             annotate(user="u-1")
@@ -64,6 +65,13 @@ def sync_handler() -> dict[str, Any]:
 @web.post("/async")
 async def async_handler() -> dict[str, Any]:
     return predict()
+
+
+@web.post("/joined")
+def joined_handler(request: Request) -> dict[str, Any]:
+    """What an app without infertap writes so that MLflow's spans join the caller's trace."""
+    with mlflow.tracing.set_tracing_context_from_http_request_headers(dict(request.headers)):
+        return predict()
 
 
 @web.post("/pool")

@@ -71,22 +71,27 @@ def test_fastapis_ways_to_name_an_app(before: str, after: str, variables: dict[s
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("command", "way"),
     [
-        "hypercorn app:app",
-        "python app.py",
-        "python -m http.server",
-        "fastapi deploy",
-        "uvicorn",
-        "uvicorn --interface wsgi app:app",
-        "gunicorn app:app",
-        "gunicorn -k gthread app:app",
+        ("hypercorn app:app", "app = InferenceMiddleware(app)"),
+        ("python -m granian app:app", "app = InferenceMiddleware(app)"),
+        ("vllm serve small", "--middleware infertap.InferenceMiddleware"),
+        ("python -m vllm.entrypoints.openai.api_server", "--middleware infertap.InferenceMiddleware"),
+        ("bentoml serve service:S", "add_asgi_middleware(InferenceMiddleware)"),
+        ("python app.py", "app = InferenceMiddleware(app)"),
+        ("mlflow models serve", "infertap serve --upstream URL"),
+        ("fastapi deploy", "infertap serve --upstream URL"),
+        ("uvicorn", "infertap run -- uvicorn module:app"),
+        ("uvicorn --interface wsgi app:app", "infertap serve --upstream URL"),
+        ("gunicorn app:app", "add -k uvicorn_worker.UvicornWorker"),
+        ("gunicorn -k gthread app:app", "infertap serve --upstream URL"),
     ],
 )
-def test_what_cannot_be_wrapped_is_refused(command: str) -> None:
-    """A wrong usage, said before anything starts."""
-    with pytest.raises(ConfigError):
+def test_what_cannot_be_wrapped_is_refused_with_another_way(command: str, way: str) -> None:
+    """A wrong usage, said before anything starts, together with what to do instead."""
+    with pytest.raises(ConfigError) as refusal:
         rewrite(command.split(), {})
+    assert way in str(refusal.value)
 
 
 def test_gunicorns_own_configuration_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
