@@ -6,6 +6,7 @@
 3. Arrow and Delta are imported by `open`, never by the app's process.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from infertap.tables.appending import Appender, Rendered
     from infertap.tables.counting import LedgerCounter, SegmentCounts
     from infertap.tables.delta import DeltaWriter
+
+_log = logging.getLogger(__name__)
 
 _HOUR_NS = 3600 * 10**9
 _WRONG_SHAPE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
@@ -93,6 +96,7 @@ class TableDestination:
         """
         if self._tables is None:
             raise RetryableError("the tables were not opened")
+        self._make_due_checkpoints(self._tables)
         heads = [SegmentHead.of(segment.spool_id, segment.segment_no, segment.header) for segment in segments]
         at = {(segment.spool_id, segment.segment_no): segment for segment in segments}
         try:
@@ -110,16 +114,28 @@ class TableDestination:
         """Checkpoints that are due; for a local root, once an hour, compaction and cleanup. Raises: RetryableError."""
         if self._tables is None:
             return
-        from infertap.tables.maintenance import maintain, make_checkpoint
+        from infertap.tables.maintenance import maintain
 
-        for writer in self._tables.writers:
-            if writer.checkpoint_due:
-                make_checkpoint(writer.table, self._target)
-                writer.checkpoint_due = False
+        self._make_due_checkpoints(self._tables)
         now_ns = self._clock.wall_ns()
         if self._target.local_path is not None and now_ns // _HOUR_NS != self._maintained_hour:
             self._maintained_hour = now_ns // _HOUR_NS
             maintain(self._target, now_ns=now_ns, force=False)
+
+    def _make_due_checkpoints(self, tables: _Tables) -> None:
+        """Also between two deliveries: under a backlog nobody is idle, and a long log makes every commit dear."""
+        from infertap.tables.maintenance import make_checkpoint
+
+        for writer in tables.writers:
+            if writer.checkpoint_due:
+                writer.checkpoint_due = False
+                try:
+                    make_checkpoint(writer.table, self._target)
+                except RetryableError as error:
+                    # The rows are in the log; the next multiple tries again.
+                    _log.info("a checkpoint has to wait: %s", error)
+                else:
+                    writer.forget()
 
     def close(self, *, deadline_s: float) -> None:  # noqa: ARG002 -- the protocol's name
         """Let go of the tables. Nothing waits in here, so there is nothing to flush within `deadline_s`."""

@@ -20,7 +20,7 @@ from infertap.destinations.protocol import Destination
 from infertap.drain.log import log_to_folder
 from infertap.drain.loop import Drainer, Stop
 from infertap.drain.poison import REHEARSE_FLAG, PoisonSearch, Rehearsal, sweep_scratch
-from infertap.drain.process import bound_error_file, resident_bytes, step_back, take_signals
+from infertap.drain.process import bound_error_file, resident_bytes, spare_garbage_collection, step_back, take_signals
 from infertap.drain.settings import DrainerSettings
 from infertap.drain.state import DrainerState
 from infertap.spool.folder import SpoolFolder
@@ -79,6 +79,7 @@ def _drain(folder: SpoolFolder, build: Build | None, command: Sequence[str]) -> 
     destinations = (build or _default_build())(settings)
     for destination in destinations:
         destination.open()
+    spare_garbage_collection()
     Drainer(
         settings,
         destinations,

@@ -93,7 +93,7 @@ class Appender:
 
     def _park(self, heads: Sequence[SegmentHead], rows: Sequence[Row], refused: Sequence[Row]) -> None:
         names = self._writer.encoder.names
-        extra = [row for row in rows if not row.keys() <= names]
+        extra = [row for row in rows if not names.issuperset(row)]
         for head in heads:
             self._parking.park(self._table, REFUSED, head, _of(head, refused))
             self._parking.park(self._table, NO_COLUMN, head, _of(head, extra))

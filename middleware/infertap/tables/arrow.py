@@ -7,6 +7,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, cast
 
 from arro3.core import Array, DataType, Field, RecordBatch, Schema, list_array, struct_array
@@ -56,13 +57,21 @@ class BatchEncoder:
         for name, type_ in self._types:
             problem: str | None = None
             try:
-                arrays.append(type_.build([row.get(name) for row in rows]))
+                arrays.append(type_.build(_values(rows, name)))
             except (TypeError, ValueError, OverflowError, AttributeError) as error:
                 problem = type(error).__name__
             if problem is not None:
                 # Raised out here, so that the cause, which may quote the value, is not chained to it.
                 raise UnencodableError(f"a value does not fit column `{name}` ({problem})")
         return RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    try:
+        # Half the time of `get`, and most columns have a value in every row.
+        return list(map(itemgetter(name), rows))
+    except KeyError:
+        return [row.get(name) for row in rows]
 
 
 def column_type(sql: str) -> ColumnType:
@@ -115,9 +124,10 @@ def _array(item: str) -> tuple[DataType, Build]:
         offsets = [0]
         items: list[Any] = []
         for value in values:
-            if isinstance(value, str):
-                raise TypeError("a string where a list belongs")
-            items.extend(value or ())
+            if value:
+                if isinstance(value, str):
+                    raise TypeError("a string where a list belongs")
+                items.extend(value)
             offsets.append(len(items))
         return list_array(Array(offsets, DataType.int32()), build_item(items))
 

@@ -4,7 +4,9 @@
    moved since that handle was updated. Read and write are thus a compare-and-set; by path they would not be.
 2. After any error the handle is thrown away: the error may have come after the commit.
 3. For a local table nothing is reported as committed before it is on the disk.
-4. A handle keeps its own log of the table's files, so it is opened anew every 100 commits.
+4. What a handle says of transactions changes only with its version, so it is asked once for each slot and version.
+5. Each operation of a handle costs more with every version since the checkpoint that it was opened at: after a
+   checkpoint it is thrown away, too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +30,7 @@ from infertap.clock import Clock
 from infertap.errors import DestinationError, RetryableError
 from infertap.tables.arrow import BatchEncoder
 from infertap.tables.failures import describe, is_foreign_panic
-from infertap.tables.local import prepare_folder, settle, settle_newest
+from infertap.tables.local import VersionStamp, prepare_folder, settle, settle_newest
 from infertap.tables.rows import SegmentHead
 from infertap.tables.schema import TableSchema
 from infertap.targets import TableTarget
@@ -38,7 +40,7 @@ T = TypeVar("T")
 CHECKPOINT_COMMITS = 20
 """Commits between two checkpoints: a reader fetches each commit since the last one (one to two GETs each)."""
 
-_HANDLE_COMMITS_MAX = 100
+_HANDLE_VERSIONS_MAX = 100
 _TRANSACTION_TRUSTED_NS = 20 * 86_400 * 10**9
 """A slot older than this is looked up in its rows: the table forgets transaction ids after 30 days."""
 
@@ -58,18 +60,30 @@ class DeltaWriter:
         self._target = target
         self._clock = clock
         self._properties = writer_properties(table)
+        self._folder = local_folder(target, table)
         self._handle: DeltaTable | None = None
-        self._commits = 0
+        self._opened_version = 0
+        self._stamp: VersionStamp | None = None
+        """Of the handle's version, where the table is local."""
+        self._held: dict[str, int] = {}
+        """What the handle said of slots, at its present version."""
         self.checkpoint_due = False
         """Whether a commit of ours crossed a multiple of `CHECKPOINT_COMMITS`: each is crossed by one writer."""
 
     def refresh(self) -> None:
         """See the newest version of the table; make the table if it is absent."""
-        if self._handle is None or self._commits >= _HANDLE_COMMITS_MAX:
-            self._handle = self._call("opening", lambda: open_or_create(self.table, self._target, self.encoder))
-            self._commits = 0
+        handle = self._handle
+        if handle is None or self._is_spent(handle):
+            handle = self._handle = self._call(
+                "opening", lambda: open_or_create(self.table, self._target, self.encoder)
+            )
+            self._opened_version = handle.version()
+        elif self._stamp is not None and self._stamp.is_newest():
+            return
         else:
-            self._call("reading the log", self._handle.update_incremental)
+            self._call("reading the log", handle.update_incremental)
+        self._at_version(handle.version())
+        self._held = {}
 
     def committed(self, spool_id: str, *, started_ns: int) -> int:
         """The highest segment of this slot that the table holds; 0 for none.
@@ -77,12 +91,17 @@ class DeltaWriter:
         Args:
             started_ns: Start of the slot's oldest waiting segment, nanoseconds since the epoch.
         """
-        handle = self._opened()
-        number = self._call("reading the log", lambda: handle.transaction_version(spool_id))
+        number = self._held.get(spool_id)
+        if number is None:
+            handle = self._opened()
+            number = self._call("reading the log", lambda: handle.transaction_version(spool_id))
         if number is None and self._clock.wall_ns() - started_ns > _TRANSACTION_TRUSTED_NS:
             found = self.select(f"SELECT max(segment_no) AS n FROM t WHERE spool_id = {sql_text(spool_id)}")
             number = found["n"].to_pylist()[0] if found.num_rows else None
-        return int(number or 0)
+        if number is None:
+            return 0
+        self._held[spool_id] = int(number)
+        return int(number)
 
     def waiting(self, heads: Sequence[SegmentHead]) -> list[SegmentHead]:
         """The segments of `heads`, ascending for each slot, that the table does not hold."""
@@ -102,7 +121,12 @@ class DeltaWriter:
         handle = self._opened()
         now_ms = self._clock.wall_ns() // 1_000_000
         transactions = [Transaction(spool_id, number, now_ms) for spool_id, number in segments.items()]
+        before = handle.version()
         self._call("committing", lambda: self._append(handle, batch, transactions))
+        after = handle.version()
+        # Another writer may have come between.
+        self._held = {**self._held, **segments} if after == before + 1 else {}
+        self.checkpoint_due |= after // CHECKPOINT_COMMITS > before // CHECKPOINT_COMMITS
 
     def select(self, sql: str) -> Table:
         """The result of a query over `t`, the table at the handle's version. `sql` is ours, never a user's."""
@@ -115,10 +139,12 @@ class DeltaWriter:
 
     def forget(self) -> None:
         """Throw the handle away; the next `refresh` opens a fresh one."""
-        self._handle = None
+        self._handle = self._stamp = None
+        self._held = {}
 
     def _append(self, handle: DeltaTable, batch: RecordBatch, transactions: list[Transaction]) -> None:
         before = handle.version()
+        self._stamp = None
         write_deltalake(
             handle,
             batch,
@@ -129,10 +155,17 @@ class DeltaWriter:
             post_commithook_properties=NO_HOOKS,
         )
         after = handle.version()
-        if (folder := local_folder(self._target, self.table)) is not None:
-            settle(folder, before + 1, after)
-        self._commits += 1
-        self.checkpoint_due |= after // CHECKPOINT_COMMITS > before // CHECKPOINT_COMMITS
+        if self._folder is not None:
+            settle(self._folder, before + 1, after)
+        self._at_version(after)
+
+    def _is_spent(self, handle: DeltaTable) -> bool:
+        """Whether it has grown too old, or the place that it looks at is not the same any more."""
+        is_old = handle.version() - self._opened_version >= _HANDLE_VERSIONS_MAX
+        return is_old or (self._stamp is not None and not self._stamp.still_there())
+
+    def _at_version(self, version: int) -> None:
+        self._stamp = VersionStamp.of(self._folder, version) if self._folder is not None else None
 
     def _opened(self) -> DeltaTable:
         if self._handle is None:

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple, Self
 from urllib.parse import unquote
 
 _SETTLED_BEHIND_CHECKPOINT = 20
@@ -52,7 +53,7 @@ def settle(folder: Path, first: int, last: int) -> None:
     Raises: OSError: the disk did not take them.
     """
     log = folder / "_delta_log"
-    files = [log / f"{version:020}.json" for version in range(first, last + 1)]
+    files = [_log_file(folder, version) for version in range(first, last + 1)]
     files += [path for path in files if path.exists() for path in _added(folder, path)]
     for file in files:
         _fsync(file, mode=0o600)
@@ -70,6 +71,41 @@ def settle_newest(folder: Path, last: int) -> None:
         for path in (hint, *log.glob(f"{checkpoint:020}.checkpoint*.parquet")):
             _fsync(path, mode=0o600)
     settle(folder, max(0, checkpoint - _SETTLED_BEHIND_CHECKPOINT), last)
+
+
+class VersionStamp(NamedTuple):
+    """How the log file of one version looked, so that a look at two names can spare reading the log again."""
+
+    path: Path
+    successor: Path
+    inode: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, folder: Path, version: int) -> Self | None:
+        """The stamp of a version of the table in `folder`; None where its log file is gone."""
+        path = _log_file(folder, version)
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return cls(path, _log_file(folder, version + 1), status.st_ino, status.st_mtime_ns)
+
+    def still_there(self) -> bool:
+        """Whether the version's log file is the same one; where it is not, the table may be another."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return False
+        return (status.st_ino, status.st_mtime_ns) == (self.inode, self.modified_ns)
+
+    def is_newest(self) -> bool:
+        """Whether nobody has written a later version. A later one that was cleaned up has taken this one along."""
+        return not self.successor.exists()
+
+
+def _log_file(folder: Path, version: int) -> Path:
+    return folder / "_delta_log" / f"{version:020}.json"
 
 
 def _added(folder: Path, commit: Path) -> Iterator[Path]:

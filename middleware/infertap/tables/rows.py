@@ -2,11 +2,13 @@
 
 1. A payload is never changed: the other destination reads the same one.
 2. Times are integers in the units of `arrow`: microseconds and days since the epoch.
+3. Rows share the values that repeat from row to row, so nobody may change one in place.
 """
 
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Self
 
 import orjson
@@ -29,7 +31,8 @@ class SegmentHead:
     instance: str | None
     resource: dict[str, str]
     """The resource's attributes as text."""
-    resource_json: str
+    resource_struct: Row
+    """The same as a value of the column `resource` of `spans`."""
     schema_version: int | None
     infertap_version: str | None
 
@@ -44,7 +47,7 @@ class SegmentHead:
             service_name=header.get("service_name"),
             instance=header.get("instance"),
             resource={str(key): as_text(value) for key, value in resource.items()},
-            resource_json=as_json(resource),
+            resource_struct=_attributes(as_json(resource)),
             schema_version=header.get("schema_version"),
             infertap_version=header.get("infertap_version"),
         )
@@ -98,18 +101,14 @@ def span_row(span: Payload, head: SegmentHead, position: int) -> Row:
         "end_time_unix_nano": span["end_ns"],
         "attributes": as_json(span.get("attributes")),
         "dropped_attributes_count": span.get("dropped_attributes_count", 0),
-        "events": [_event(*event) for event in span.get("events", ())],
+        "events": [_event(*event) for event in span.get("events") or ()],
         "dropped_events_count": span.get("dropped_events_count", 0),
-        "links": [_link(*link) for link in span.get("links", ())],
+        "links": [_link(*link) for link in span.get("links") or ()],
         "dropped_links_count": span.get("dropped_links_count", 0),
-        "status": {"message": status[1] or "", "code": f"STATUS_CODE_{status[0]}"},
-        "resource": _attributes(head.resource_json if resource is None else as_json(resource)),
+        "status": _status(status[0], status[1] or ""),
+        "resource": head.resource_struct if resource is None else _attributes(as_json(resource)),
         "resource_schema_url": "",
-        "instrumentation_scope": {
-            "name": span.get("scope_name", ""),
-            "version": span.get("scope_version") or "",
-            **_attributes("{}"),
-        },
+        "instrumentation_scope": _scope(span.get("scope_name", ""), span.get("scope_version") or ""),
         "span_schema_url": "",
         "request_id": span.get("request_id"),
         "spool_id": head.spool_id,
@@ -134,6 +133,16 @@ def _event(name: str, time_unix_nano: int, attributes: Payload | None = None) ->
 def _link(trace_id: str, span_id: str, trace_flags: int, attributes: Payload | None = None) -> Row:
     ids = {"trace_id": trace_id, "span_id": span_id, "trace_state": "", "flags": trace_flags}
     return {**ids, **_attributes(as_json(attributes))}
+
+
+@lru_cache(maxsize=256)
+def _status(code: str, message: str) -> Row:
+    return {"message": message, "code": f"STATUS_CODE_{code}"}
+
+
+@lru_cache(maxsize=256)
+def _scope(name: str, version: str) -> Row:
+    return {"name": name, "version": version, **_attributes("{}")}
 
 
 def _attributes(json: str) -> Row:

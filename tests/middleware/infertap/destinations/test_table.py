@@ -386,6 +386,19 @@ def test_upkeep_compacts_once_an_hour_and_writes_due_checkpoints(
     _exactly_once(read, 21)
 
 
+def test_a_backlog_gets_its_checkpoints_without_a_pause(
+    open_destination, target: TableTarget, make_segment: MakeSegment
+) -> None:
+    """Where one delivery follows the other, nobody has time for upkeep, and the log must not grow for ever."""
+    destination = open_destination()
+    for number in range(1, 23):
+        destination.deliver([make_segment(number)], {})
+
+    for table in ("spans", "inference", "ledger"):
+        assert list((Path(target.uri) / table / "_delta_log").glob("*.checkpoint*.parquet")), table
+    assert DeltaTable(str(Path(target.uri) / "inference")).count() == 22 * 3
+
+
 def test_nothing_heavy_is_imported_before_it_is_opened() -> None:
     """The module can be named by the app's process: Arrow and Delta come with `open`."""
     program = (

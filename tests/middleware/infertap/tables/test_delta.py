@@ -1,5 +1,6 @@
 """Each segment is in the table exactly once, whoever writes, and errors say what to do without quoting rows."""
 
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -205,6 +206,43 @@ def test_a_handle_is_replaced_before_it_grows(writer: DeltaWriter) -> None:
     assert writer.committed("a1", started_ns=SystemClock().wall_ns()) == 100
 
 
+def test_what_others_committed_is_seen_although_the_log_is_not_read_each_time(
+    writer: DeltaWriter, open_writer: OpenWriter, make_rows, chdb_rows: ChdbRows
+) -> None:
+    """A writer trusts what it knows of its last commit, until a later version is there, or the table is gone."""
+    now_ns = SystemClock().wall_ns()
+    writer.commit(writer.encoder.encode(make_rows(1)), {"a1": 1})
+    writer.refresh()
+    assert writer.committed("a1", started_ns=now_ns) == 1
+
+    other = open_writer()
+    other.commit(other.encoder.encode(make_rows(1, segment_no=2)), {"a1": 2})
+    writer.refresh()
+    assert writer.committed("a1", started_ns=now_ns) == 2
+
+    shutil.rmtree(writer.layout().table_uri.removeprefix("file://"))
+    writer.refresh()
+    assert writer.committed("a1", started_ns=now_ns) == 0
+    writer.commit(writer.encoder.encode(make_rows(1, segment_no=3)), {"a1": 3})
+    assert _ids(chdb_rows) == ["a1-3-0"]
+
+
+def test_a_commit_behind_that_of_another_slot_knows_both(
+    writer: DeltaWriter, open_writer: OpenWriter, make_rows
+) -> None:
+    """A commit that delta-rs put behind somebody else's leaves nothing in memory that is older than the handle."""
+    now_ns = SystemClock().wall_ns()
+    assert writer.committed("b2", started_ns=now_ns) == 0
+    writer.commit(writer.encoder.encode(make_rows(1)), {"a1": 1, "b2": 1})
+    other = open_writer()
+    other.commit(other.encoder.encode(make_rows(1, spool_id="b2", segment_no=7)), {"b2": 7})
+
+    writer.commit(writer.encoder.encode(make_rows(1, segment_no=2)), {"a1": 2})
+
+    assert writer.committed("a1", started_ns=now_ns) == 2
+    assert writer.committed("b2", started_ns=now_ns) == 7
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -234,7 +272,7 @@ writer = DeltaWriter(LEDGER, TableTarget(sys.argv[1]), SystemClock())
 writer.refresh()
 if (child := os.fork()) == 0:
     try:
-        writer.refresh()
+        writer.commit(writer.encoder.encode([]), {})
     except RetryableError as error:
         os._exit(42 if "Panic" in str(error) else 43)
     os._exit(44)
