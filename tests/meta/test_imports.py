@@ -14,7 +14,8 @@ SOURCES = {
     "infertap_sidecar": ROOT / "sidecar" / "infertap_sidecar",
 }
 LEAVES = {
-    "_version", "clock", "errors", "instance", "record", "sdk_env", "sdk_import", "supported", "targets", "urls", "words",
+    "_version", "clock", "errors", "instance", "record", "sdk_env", "sdk_import", "supported", "targets", "urls",
+    "words",
 }  # fmt: skip
 REQUEST_PATH = LEAVES | {"capture", "paths", "processors", "protocols", "trace", "trace_context"}
 MAY_IMPORT = {
