@@ -1,7 +1,6 @@
 """Keeps the spool below its cap: the oldest segments are skipped, for the destinations that are behind only."""
 
 import logging
-import os
 from collections.abc import Sequence
 
 from infertap.drain.delivery import Delivery
@@ -9,13 +8,13 @@ from infertap.drain.losses import lost_by_minute
 from infertap.drain.slots import SegmentFile, Slots
 from infertap.errors import SpoolError
 from infertap.record import LossCause
-from infertap.spool.capacity import FREE_SHARE_MIN
+from infertap.spool.capacity import missing_free_bytes
 from infertap.spool.folder import SpoolFolder
 from infertap.spool.reader import UnsupportedFormat, read_segment
 from infertap.words import plural
 
 ROOM_SHARE = 0.1
-"""Of the cap, made free at once: owners go on spooling while the next skip is still to come."""
+"""Made free beyond what must be: owners go on spooling while the next skip is still to come."""
 
 _log = logging.getLogger(__name__)
 
@@ -27,9 +26,6 @@ def enforce_cap(folder: SpoolFolder, slots: Slots, deliveries: Sequence[Delivery
     it. Segments of a newer version and open ones cannot be skipped.
     """
     excess = excess_bytes(folder, spool_bytes_max)
-    if excess <= 0:
-        return 0
-    excess += int(spool_bytes_max * ROOM_SHARE)
     skipped = 0
     files = [file for view in slots.views.values() for file in view.segments]
     for file in sorted(files, key=lambda file: (file.sealed_ns, file.segment_no)):
@@ -47,18 +43,19 @@ def enforce_cap(folder: SpoolFolder, slots: Slots, deliveries: Sequence[Delivery
 
 
 def excess_bytes(folder: SpoolFolder, spool_bytes_max: int) -> int:
-    """Bytes over the cap, or missing from the share of the disk that belongs to others; not positive if all is well.
+    """Bytes to let go, some room included; 0 if all is well, and also where letting go would not help.
 
-    Where more is free than the whole spool may take, the share does not count: 5 % of a large disk is a lot.
+    1. Over the cap: down to `ROOM_SHARE` below it.
+    2. Too little of the disk is free: as much as is missing, if the spool holds as much. Where it does not, others have
+       filled the disk, and they would fill what we gave up, too: then what is durable stays, and new records are lost.
     """
     size_bytes = folder.size_bytes()
-    try:
-        disk = os.statvfs(folder.path)
-    except OSError:
-        return size_bytes - spool_bytes_max
-    free_min = min(int(disk.f_blocks * disk.f_frsize * FREE_SHARE_MIN), spool_bytes_max)
-    missing = free_min - disk.f_bavail * disk.f_frsize
-    return max(size_bytes - spool_bytes_max, min(missing, size_bytes))
+    if size_bytes > spool_bytes_max:
+        return size_bytes - int(spool_bytes_max * (1 - ROOM_SHARE))
+    missing_bytes = missing_free_bytes(folder, spool_bytes_max)
+    if 0 < missing_bytes <= size_bytes:
+        return missing_bytes + int(missing_bytes * ROOM_SHARE)
+    return 0
 
 
 def _skip(file: SegmentFile, slots: Slots, deliveries: Sequence[Delivery]) -> bool:

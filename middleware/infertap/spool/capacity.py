@@ -30,11 +30,20 @@ class Capacity:
         return self._room
 
     def _look(self) -> bool:
-        try:
-            disk = os.statvfs(self._folder.path)
-        except OSError:
-            return True  # The folder is gone or unreadable: the next write finds out what is wrong and says it better.
-        floor_bytes = min(disk.f_blocks * disk.f_frsize * FREE_SHARE_MIN, self._spool_bytes_max)
-        if disk.f_bavail * disk.f_frsize < floor_bytes:
+        if missing_free_bytes(self._folder, self._spool_bytes_max) > 0:
             return False
         return self._folder.size_bytes() < self._spool_bytes_max
+
+
+def missing_free_bytes(folder: SpoolFolder, spool_bytes_max: int) -> int:
+    """Bytes that the disk lacks to have its share free; not positive if all is well.
+
+    Where more is free than the whole spool may take, the share does not count: 5 % of a large disk is a lot. Of a
+    folder that is gone or cannot be read nothing is said: the next write finds out what is wrong, and says it better.
+    """
+    try:
+        disk = os.statvfs(folder.path)
+    except OSError:
+        return 0
+    floor_bytes = min(int(disk.f_blocks * disk.f_frsize * FREE_SHARE_MIN), spool_bytes_max)
+    return floor_bytes - disk.f_bavail * disk.f_frsize
