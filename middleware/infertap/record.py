@@ -12,6 +12,13 @@ from typing import Any, NamedTuple, Protocol
 SCHEMA_VERSION = 1
 """Version of the columns and of the frame payloads. A drainer leaves segments of a newer one in place."""
 
+FIELD_CHARACTERS_MAX = 8 << 10
+"""Longest header (name and value), path, query, tag or error message that is kept; a longer one is withheld whole."""
+HEADERS_MAX = 128
+"""Headers of one message that are looked at; those after them are withheld."""
+TAGS_MAX = 128
+"""Tags of one request."""
+
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
@@ -44,6 +51,14 @@ class ErrorCode(StrEnum):
     RESPONSE_NOT_SEEN = "RESPONSE_NOT_SEEN"
     RESPONSE_INCOMPLETE = "RESPONSE_INCOMPLETE"
     TAGS_REDACTION_FAILED = "TAGS_REDACTION_FAILED"
+    REQUEST_HEADERS_OVER_LIMIT = "REQUEST_HEADERS_OVER_LIMIT"
+    RESPONSE_HEADERS_OVER_LIMIT = "RESPONSE_HEADERS_OVER_LIMIT"
+    PATH_OVER_LIMIT = "PATH_OVER_LIMIT"
+    QUERY_OVER_LIMIT = "QUERY_OVER_LIMIT"
+    TAGS_OVER_LIMIT = "TAGS_OVER_LIMIT"
+    ERROR_MESSAGE_OVER_LIMIT = "ERROR_MESSAGE_OVER_LIMIT"
+    SPAN_OVER_LIMIT = "SPAN_OVER_LIMIT"
+    """Of what the app set on its server span, something did not fit."""
 
 
 class LossCause(StrEnum):
@@ -132,8 +147,10 @@ class Exchange(NamedTuple):
     tags: dict[str, str] | None
     span_facts: "SpanFacts | None"
     """What the app set on the light server span; None where it never touched it."""
+    held_bytes: int = 0
+    """What it holds in memory."""
     granted_bytes: int = 0
-    """Bytes of the shared budget that this exchange holds until it is spooled."""
+    """Bytes of the shared budget that were taken for it until its end."""
 
 
 def request_id(started_at_ns: int, bits: int) -> str:

@@ -7,12 +7,11 @@ from infertap.asgi_types import Message, Receive, Scope, Send
 from infertap.capture import Capture
 from infertap.pipeline import Pipeline
 from infertap.record import EndReason, request_id
-from infertap.trace import text_of
+from infertap.texts import text_of
 
 OUTCOME_KEY = "infertap.outcome"
 """Where an app (the proxy) says how the exchange ended: (end_reason, error_type, error_message)."""
 
-_ERROR_TEXT_MAX = 2_000
 _now_ns = time.perf_counter_ns
 
 
@@ -70,7 +69,7 @@ class Tap:
             elif _means_disconnect(error, capture):
                 capture.end_reason = EndReason.CLIENT_DISCONNECT.value
             else:
-                capture.failed(type(error).__qualname__, text_of(error)[:_ERROR_TEXT_MAX])
+                capture.failed(type(error).__qualname__, text_of(error))
             self._submit()
         except Exception as ours:
             self._pipeline.capture_failed(ours)
@@ -92,7 +91,9 @@ class Tap:
         try:
             capture = self._capture
             duration_ns = _now_ns() - capture.started_ns
-            exchange = capture.close(duration_ns=duration_ns, route=_route(self._scope, capture.scope.root_path))
+            found = self._scope.get("route")
+            route = None if found is None else _route(found, self._scope, capture.scope.root_path)
+            exchange = capture.close(duration_ns=duration_ns, route=route)
         except Exception as error:
             self._pipeline.capture_failed(error, self._capture.started_at_ns, began=True)
         else:
@@ -121,11 +122,8 @@ def _means_disconnect(error: BaseException, capture: Capture) -> bool:
     return type(error).__name__ in ("ClientDisconnect", "ClientDisconnected")
 
 
-def _route(scope: Scope, root_path: str) -> str | None:
+def _route(found: object, scope: Scope, root_path: str) -> str | None:
     """The route that the framework found, with the prefixes of the apps it is mounted in."""
-    found = scope.get("route")
-    if found is None:
-        return None
     route = getattr(found, "path", None)
     if type(route) is not str:
         return None

@@ -13,7 +13,7 @@ SOURCES = {
     "infertap": ROOT / "middleware" / "infertap",
     "infertap_sidecar": ROOT / "sidecar" / "infertap_sidecar",
 }
-LEAVES = {"_version", "clock", "errors", "record", "sdk_import", "supported", "targets"}
+LEAVES = {"_version", "clock", "errors", "record", "sdk_import", "sizes", "supported", "targets", "texts"}
 REQUEST_PATH = LEAVES | {"capture", "paths", "processors", "protocols", "trace", "trace_context"}
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
@@ -24,15 +24,16 @@ MAY_IMPORT = {
     "otel_env": {"platforms", "targets"},
     "choice": {"config", "errors", "otel_env", "targets"},
     "trace_context": {"record"},
-    "trace": {"record", "trace_context"},
-    "child_span": {"record", "trace", "trace_context"},
-    "capture": {"record", "trace"},
+    "stacks": {"texts"},
+    "trace": {"record", "sizes", "stacks", "texts", "trace_context"},
+    "child_span": {"record", "sizes", "texts", "trace", "trace_context"},
+    "capture": {"record", "sizes", "trace"},
     "paths": set(),
     "cgroup": set(),
     "processors": {"processors", "protocols", "record", "trace", "trace_context", "errors"},
     "protocols": {"protocols", "record", "errors"},
     "events": set(),
-    "joining": {"joining", "record", "trace", "trace_context"},
+    "joining": {"joining", "record", "sizes", "trace", "trace_context"},
     "spool": {"_version", "clock", "errors", "record", "spool"},
     "tables": {"_version", "clock", "errors", "record", "tables", "targets"},
     "destinations": {"_version", "clock", "destinations", "errors", "record", "spool", "tables", "targets"},

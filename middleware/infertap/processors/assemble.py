@@ -10,6 +10,7 @@ from infertap.processors.redact import Redactor
 from infertap.processors.secret_names import MARK, SecretNames, redact_text
 from infertap.processors.span_content import is_content, request_content
 from infertap.record import (
+    FIELD_CHARACTERS_MAX,
     ErrorCode,
     Exchange,
     Headers,
@@ -24,6 +25,7 @@ from infertap.record import (
 from infertap.trace_context import PureSampler, derive_ids
 
 _ID_CHARACTERS_MAX = 256
+"""Longest `client_request_id` and `requester`: half an id is none."""
 _SPAN_HEADERS = ("host", "user-agent")
 OUTER_HEADER = "x-infertap-outer"
 """How the sidecar proves itself to the middleware behind it; its value is a secret."""
@@ -75,10 +77,11 @@ class Assembler:
         response_headers = _decoded(exchange.response_headers)
         ids = exchange.trace or self._derive(exchange)
         record = self._facts(exchange, ids)
-        record.query = self._redactor.query(exchange.scope.query_string.decode("utf-8", "backslashreplace"))
-        record.client_request_id = self._one(request_headers, "x-request-id")
+        if ErrorCode.QUERY_OVER_LIMIT.value not in exchange.codes:
+            record.query = self._redactor.query(exchange.scope.query_string.decode("utf-8", "backslashreplace"))
+        record.client_request_id = self._one(record, request_headers, "x-request-id")
         if self._settings.requester_header is not None:
-            record.requester = self._one(request_headers, self._settings.requester_header.lower())
+            record.requester = self._one(record, request_headers, self._settings.requester_header.lower())
         if exchange.error_message:
             record.error_message = self._redactor.text(exchange.error_message)[0]
         for name, value in (exchange.tags or {}).items():
@@ -137,8 +140,9 @@ class Assembler:
             record.logging_error_codes.append(ErrorCode.RESPONSE_INCOMPLETE.value)
         if self._settings.content == "metadata":
             return
-        record.request_headers = self._headers(request_headers)
-        record.response_headers = self._headers(response_headers)
+        over = ErrorCode.REQUEST_HEADERS_OVER_LIMIT, ErrorCode.RESPONSE_HEADERS_OVER_LIMIT
+        record.request_headers = self._headers(record, request_headers, over[0])
+        record.response_headers = self._headers(record, response_headers, over[1])
         request = self._body(exchange, request_headers, request_type, REQUEST)
         response = self._body(exchange, response_headers, response_type, RESPONSE)
         for stored in (request, response):
@@ -161,16 +165,24 @@ class Assembler:
         raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         return self._bodies.store(raw, media, headers.get("content-encoding"), side)
 
-    def _headers(self, headers: dict[str, str]) -> dict[str, str]:
+    def _headers(self, record: InferenceRecord, headers: dict[str, str], over: ErrorCode) -> dict[str, str]:
         field = self._redactor.field
-        return {name: field(name, value) for name, value in headers.items() if name in self._allowed}
+        kept = {name: value for name, value in headers.items() if name in self._allowed}
+        for name in [name for name, value in kept.items() if len(value) > FIELD_CHARACTERS_MAX]:
+            # Repeated ones, joined: the capture lets go of a single one.
+            del kept[name]
+            _note(record, over)
+        return {name: field(name, value) for name, value in kept.items()}
 
     def _type_name(self, media: MediaType) -> str | None:
         return None if media.name is None else self._redactor.field("content-type", media.name)
 
-    def _one(self, headers: dict[str, str], name: str) -> str | None:
+    def _one(self, record: InferenceRecord, headers: dict[str, str], name: str) -> str | None:
         value = headers.get(name)
-        return None if value is None else self._redactor.field(name, value)[:_ID_CHARACTERS_MAX]
+        if value is not None and len(value) > _ID_CHARACTERS_MAX:
+            _note(record, ErrorCode.REQUEST_HEADERS_OVER_LIMIT)
+            value = None
+        return None if value is None else self._redactor.field(name, value)
 
     def _span(
         self,
@@ -264,6 +276,11 @@ class Assembler:
             return None
         code, description = status
         return [code, self._redactor.text(description)[0] if description else None]
+
+
+def _note(record: InferenceRecord, code: ErrorCode) -> None:
+    if code.value not in record.logging_error_codes:
+        record.logging_error_codes.append(code.value)
 
 
 def _plain(value: Any) -> Any:
