@@ -44,9 +44,8 @@ def exchange(pipeline: Pipeline, body: bytes) -> Exchange:
     }  # fmt: skip
     bits = random_bits(256)
     span = ServerSpan(pipeline, None, None, bits, pipeline.trace.pure, time.time_ns())
-    capture = Capture(
-        snapshot(scope), CaptureLimits(1 << 24), pipeline.budget, span, (time.time_ns(), time.perf_counter_ns()), bits
-    )
+    started = (time.time_ns(), time.perf_counter_ns())
+    capture = Capture(snapshot(scope), CaptureLimits(1 << 24), pipeline.budget, span, started, bits, 150)
     capture.received({"type": "http.request", "body": body})
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     capture.sent({"type": "http.response.start", "status": 200, "headers": headers}, 0)

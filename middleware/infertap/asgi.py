@@ -21,6 +21,7 @@ from infertap.lifespan import Lifespan
 from infertap.outer import comes_from_sidecar, incoming_context, without_marker
 from infertap.pipeline import Idle, Pipeline
 from infertap.record import Headers, TraceIds
+from infertap.sizes import header_characters
 from infertap.tap import Tap, TapWithId
 from infertap.trace import CURRENT_SPAN_KEY, OuterSpan, ServerSpan, context_with, current_server_span
 from infertap.trace_context import derive_ids, random_bits
@@ -119,8 +120,9 @@ class InferenceMiddleware:
         try:
             frozen = snapshot(scope)
             bits = random_bits(256)
-            span, context = _server_span(pipeline, frozen.headers, started_at_ns, bits, scope)
-            capture = Capture(frozen, pipeline.limits, pipeline.budget, span, (started_at_ns, started_ns), bits)
+            span, context, characters = _server_span(pipeline, frozen.headers, started_at_ns, bits, scope)
+            started = (started_at_ns, started_ns)
+            capture = Capture(frozen, pipeline.limits, pipeline.budget, span, started, bits, characters)
             make = Tap if pipeline.request_id_header is None else TapWithId
             tap = make(pipeline, capture, scope, receive, send)
             if joining.active:
@@ -194,25 +196,26 @@ def _recorded_already(scope: Scope, outer: Pipeline, pipeline: Pipeline) -> bool
 
 def _server_span(
     pipeline: Pipeline, headers: Headers, started_at_ns: int, bits: int, scope: Scope
-) -> tuple[ServerSpan, otel_context.Context]:
-    """The request's span, and its context; a valid span that is current already stays current."""
+) -> tuple[ServerSpan, otel_context.Context, int]:
+    """The request's span, and its context; a valid span that is current already stays current. And the characters of
+    the headers."""
     base = otel_context.get_current()
-    outer = _outer_span(base, scope)
+    outer = _outer_span(base, scope) if base or SPAN_KEY in scope else None
     if outer is not None:
         span = ServerSpan(pipeline, _joined(outer, bits), None, bits, None, started_at_ns)
         scope.setdefault(SPAN_KEY, span)
-        return span, context_with(span, base, current=False)
+        return span, context_with(span, base, current=False), header_characters(headers)
     if pipeline.settings.span_excluded is not None and pipeline.span_excluded(scope):
         # Resolved here, without a sampler: the worker would sample it after all.
         unsampled = derive_ids(_header(headers, b"traceparent"), bits, None)
         span = ServerSpan(pipeline, unsampled, None, bits, None, started_at_ns)
         span.excluded = True
         scope[SPAN_KEY] = span
-        return span, context_with(span, base, current=False)
-    traceparent, ids, context = pipeline.trace.arrive(headers, bits)
+        return span, context_with(span, base, current=False), header_characters(headers)
+    traceparent, ids, context, characters = pipeline.trace.arrive(headers, bits)
     span = ServerSpan(pipeline, ids, traceparent, bits, pipeline.trace.pure, started_at_ns)
     scope[SPAN_KEY] = span
-    return span, context_with(span, base if context is None else context)
+    return span, context_with(span, base if context is None else context), characters
 
 
 def _outer_span(base: otel_context.Context, scope: Scope) -> Span | None:

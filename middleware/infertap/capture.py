@@ -6,14 +6,29 @@
 4. Reaching a limit drops the *body* and says so in `codes`; the exchange itself always closes.
 """
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
-from infertap.record import EndReason, ErrorCode, Exchange, Headers, ScopeSnapshot
+from infertap.record import (
+    FIELD_CHARACTERS_MAX,
+    HEADERS_MAX,
+    EndReason,
+    ErrorCode,
+    Exchange,
+    Headers,
+    ScopeSnapshot,
+)
+from infertap.sizes import HEADER_BYTES, header_characters, value_bytes
 from infertap.trace import ServerSpan
 
 Message = MutableMapping[str, Any]
 
+RECORD_BYTES = 1 << 10
+"""What a record holds in memory without what comes from outside: its tuples, its numbers, its span."""
+CHUNK_BYTES = 48
+"""What a chunk of a body holds beside its bytes."""
+_CHARACTER_BYTES = 4
+"""A character of a path, at most: its text is as wide as its widest character."""
 FIRST_GRANT_BYTES = 8 << 10
 GRANT_BYTES = 64 << 10
 """A capture takes its room from the shared budget in pieces: a small one that holds most exchanges, then larger."""
@@ -63,6 +78,11 @@ class CaptureLimits(NamedTuple):
     """Per body; 0 keeps none (content = "metadata")."""
 
 
+def chunks_bytes(chunks: Sequence[bytes]) -> int:
+    """Bytes that a body's chunks hold."""
+    return sum(map(len, chunks)) + CHUNK_BYTES * len(chunks)
+
+
 def snapshot(scope: Mapping[str, Any]) -> ScopeSnapshot:
     """The parts of an HTTP scope that a record needs; taken at arrival, because apps and routers write into it."""
     get = scope.get
@@ -104,10 +124,12 @@ class Capture:
         span: ServerSpan,
         started: tuple[int, int],
         bits: int,
+        characters: int,
     ) -> None:
         """Args:
         started: (nanoseconds since the epoch, monotonic nanoseconds) of the arrival.
         bits: 256 random bits, from which the ids are derived.
+        characters: Length of all request headers, names and values.
         """
         self.scope = scope
         self.span = span
@@ -116,6 +138,7 @@ class Capture:
         self._budget = budget
         self._body_bytes_max = limits.body_bytes_max
         self._request_kept = self._response_kept = limits.body_bytes_max > 0
+        self._characters = characters
         if budget.take(FIRST_GRANT_BYTES):
             self.room = self.granted = FIRST_GRANT_BYTES
         self.request_chunks: list[bytes] = []
@@ -130,7 +153,7 @@ class Capture:
                 size = len(body)
                 self.request_bytes += size
                 if self._request_kept:
-                    room = self.room = self.room - size
+                    room = self.room = self.room - size - CHUNK_BYTES
                     if room >= 0 or self._more_room(size, request=True):
                         self.request_chunks.append(body if type(body) is bytes else bytes(body))
             if not message.get("more_body", False):
@@ -184,7 +207,7 @@ class Capture:
         self.chunk_count += 1
         self.response_bytes += size
         if self._response_kept:
-            room = self.room = self.room - size
+            room = self.room = self.room - size - CHUNK_BYTES
             if room >= 0 or self._more_room(size, request=False):
                 self.response_chunks.append(body if type(body) is bytes else bytes(body))
 
@@ -204,7 +227,7 @@ class Capture:
             self._give_up(over, request=request, refused=size)
             return False
         # Where a whole piece is not to be had, what is missing may be.
-        for wanted in (max(GRANT_BYTES, size), -self.room):
+        for wanted in (max(GRANT_BYTES, size + CHUNK_BYTES), -self.room):
             if self._budget.take(wanted):
                 self.granted += wanted
                 self.room += wanted
@@ -213,10 +236,12 @@ class Capture:
         self._give_up(over, request=request, refused=size)
         return False
 
-    def _give_up(self, code: ErrorCode, *, request: bool, refused: int = 0) -> None:
+    def _give_up(self, code: ErrorCode, *, request: bool, refused: int | None = None) -> None:
         """Let a body go. Its room is free again for the other one, also that of a chunk that was never kept."""
         chunks = self.request_chunks if request else self.response_chunks
-        self.room += sum(map(len, chunks)) + refused
+        self.room += chunks_bytes(chunks)
+        if refused is not None:
+            self.room += refused + CHUNK_BYTES
         chunks.clear()
         if request:
             self._request_kept = False
@@ -226,7 +251,7 @@ class Capture:
 
     def failed(self, error_type: str, error_message: str) -> None:
         """The app raised. Where no status went out, the server answers 500."""
-        self.error_type, self.error_message = error_type, error_message
+        self._fail(error_type, error_message)
         if self.status_code == 0:
             self.status_code = 500
         if self.end_reason is None:
@@ -234,7 +259,13 @@ class Capture:
 
     def outcome(self, end_reason: str, error_type: str | None, error_message: str | None) -> None:
         """The app says how the exchange ended (the proxy, whose own 502 is an upstream's fault)."""
-        self.end_reason, self.error_type, self.error_message = end_reason, error_type, error_message
+        self.end_reason = end_reason
+        self._fail(error_type, error_message)
+
+    def _fail(self, error_type: str | None, error_message: str | None) -> None:
+        if error_message is not None:
+            self._characters += value_bytes(error_message)
+        self.error_type, self.error_message = error_type, error_message
 
     def close(self, *, duration_ns: int, route: str | None) -> Exchange:
         """The finished exchange. Called once."""
@@ -243,13 +274,27 @@ class Capture:
             self._give_up(ErrorCode.REQUEST_OVER_CAPTURE_LIMIT, request=True)
         if self._response_kept and self.response_bytes > self._body_bytes_max:
             self._give_up(ErrorCode.RESPONSE_OVER_CAPTURE_LIMIT, request=False)
+        whole = self.complete and not self.disconnected
         if self.end_reason is None:
-            self.end_reason = self._natural_end()
+            self.end_reason = _COMPLETE if whole else self._unfinished()
         if self.status_code == 0:
             self.status_code = 499 if self.end_reason == _DISCONNECTED else 500
         span = self.span
         span.closed = True
         first = self.first_chunk_at_ns
+        # What is kept beside the bodies. Here and not in a function of its own, which would cost as much again.
+        _, path, query, _, _, _, headers, _, _ = self.scope
+        answered = self.response_headers
+        size = self._characters + _CHARACTER_BYTES * len(path) + len(query)
+        for name, value in answered:
+            size += len(name) + len(value)
+        size += HEADER_BYTES * (len(headers) + len(answered))
+        # Below the limit for one field no field is over it, and there are not too many of them.
+        if size > FIELD_CHARACTERS_MAX:
+            size = self._trimmed_bytes()
+        if span.content_bytes:
+            self.codes += span.codes
+            size += span.content_bytes
         exchange = (
             self.scope,
             route,
@@ -265,7 +310,7 @@ class Capture:
             self.response_bytes,
             self.response_headers,
             self.response_started,
-            self.complete and not self.disconnected,
+            whole,
             self.chunk_count,
             self.status_code,
             self.end_reason,
@@ -274,14 +319,39 @@ class Capture:
             self.error_message,
             span.tags,
             span.facts() if span.touched else None,
+            RECORD_BYTES + size + self.granted - self.room,
             self.granted,
         )
         return tuple.__new__(Exchange, exchange)
 
-    def _natural_end(self) -> str:
+    def _trimmed_bytes(self) -> int:
+        """Let go of what is over the limits of a record's fields; the size of what is left."""
+        # The ids may come from a header that is let go.
+        self.span.resolve()
+        scope = self.scope
+        headers = self._within(scope.headers, ErrorCode.REQUEST_HEADERS_OVER_LIMIT)
+        answered = self.response_headers = self._within(self.response_headers, ErrorCode.RESPONSE_HEADERS_OVER_LIMIT)
+        path, query = scope.path, scope.query_string
+        if len(path) > FIELD_CHARACTERS_MAX:
+            path = ""
+            self.codes += (ErrorCode.PATH_OVER_LIMIT.value,)
+        if len(query) > FIELD_CHARACTERS_MAX:
+            query = b""
+            self.codes += (ErrorCode.QUERY_OVER_LIMIT.value,)
+        self.scope = scope._replace(headers=headers, path=path, query_string=query)
+        size = header_characters(headers) + header_characters(answered)
+        size += value_bytes(self.error_message) if self.error_message is not None else 0
+        return size + HEADER_BYTES * (len(headers) + len(answered)) + _CHARACTER_BYTES * len(path) + len(query)
+
+    def _within(self, headers: Headers, code: ErrorCode) -> Headers:
+        kept = tuple(header for header in headers if len(header[0]) + len(header[1]) <= FIELD_CHARACTERS_MAX)
+        kept = kept[:HEADERS_MAX]
+        if len(kept) < len(headers):
+            self.codes += (code.value,)
+        return kept
+
+    def _unfinished(self) -> str:
         if self.disconnected:
             return _DISCONNECTED
-        if self.complete:
-            return _COMPLETE
         self.error_type = self.error_type or "IncompleteResponse"
         return EndReason.APP_ERROR.value

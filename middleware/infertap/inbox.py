@@ -1,6 +1,7 @@
 """The queue between the event loop and the worker: bounded by bytes, appended to without waiting.
 
-1. `ByteBudget` bounds the requests' bodies from arrival on; when even the bare records do not fit, they are refused.
+1. `ByteBudget` bounds the requests: their bodies from arrival on, headers and what the app sets from the end on. When
+   even the bare records do not fit, they are refused.
 2. Spans have a share of their own, under a lock, because any thread may end one.
 """
 
@@ -9,12 +10,9 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from infertap.capture import ByteBudget
+from infertap.capture import ByteBudget, chunks_bytes
 from infertap.handover import SpanBatch
 from infertap.record import ErrorCode, Exchange, PendingSpan
-
-RECORD_BYTES = 2 << 10
-"""What a record without its bodies is taken to hold in memory: headers, tuples, strings."""
 
 
 class Handed(NamedTuple):
@@ -61,15 +59,20 @@ class Inbox:
 
     def put_exchange(self, exchange: Exchange) -> bool:
         """Queue a finished exchange; false where there is no room for its record. Event loop only."""
-        if self.budget.take(RECORD_BYTES):
-            self.queue.append(exchange)
-        elif exchange.granted_bytes >= RECORD_BYTES:
-            # Bodies go first: the room of this one's own is enough for the record.
-            self.budget.give_back(exchange.granted_bytes - RECORD_BYTES)
-            self.queue.append(_without_bodies(exchange))
-        else:
-            self.budget.give_back(exchange.granted_bytes)
-            return False
+        budget = self.budget
+        missing = exchange.held_bytes - exchange.granted_bytes
+        if missing <= 0:
+            budget.taken += missing
+        elif not budget.take(missing):
+            # Bodies go first: their room may be enough for the record.
+            exchange = _without_bodies(exchange)
+            missing = exchange.held_bytes - exchange.granted_bytes
+            if missing <= 0:
+                budget.give_back(-missing)
+            elif not budget.take(missing):
+                budget.give_back(exchange.granted_bytes)
+                return False
+        self.queue.append(exchange)
         return True
 
     def put_span(self, span: PendingSpan) -> bool:
@@ -107,7 +110,7 @@ class Inbox:
     def release(self, item: Item) -> int:
         """Give a span's bytes back; returns the bytes of a request that `budget.release` is to give back in time."""
         if isinstance(item, Exchange):
-            return RECORD_BYTES + item.granted_bytes
+            return item.held_bytes
         with self.lock:
             self.span_bytes -= item.held_bytes
         return 0
@@ -124,4 +127,7 @@ def _without_bodies(exchange: Exchange) -> Exchange:
         codes += (ErrorCode.REQUEST_OVER_BUDGET.value,)
     if exchange.response_chunks:
         codes += (ErrorCode.RESPONSE_OVER_BUDGET.value,)
-    return exchange._replace(request_chunks=(), response_chunks=(), granted_bytes=0, codes=codes)
+    bodies = chunks_bytes(exchange.request_chunks) + chunks_bytes(exchange.response_chunks)
+    return exchange._replace(
+        request_chunks=(), response_chunks=(), codes=codes, held_bytes=exchange.held_bytes - bodies
+    )

@@ -37,7 +37,7 @@ def incoming_context(pipeline: Pipeline, headers: Headers) -> otel_context.Conte
     """The context of a request whose server span is the sidecar's: children nest under that one."""
     headers = tuple(headers)
     bits = random_bits(256)
-    traceparent, ids, context = pipeline.trace.arrive(headers, bits)
+    traceparent, ids, context, _ = pipeline.trace.arrive(headers, bits)
     if ids is None:
         ids = derive_ids(traceparent, bits, pipeline.trace.pure)
     base = otel_context.get_current() if context is None else context

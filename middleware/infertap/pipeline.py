@@ -201,7 +201,7 @@ class Pipeline:
         self.worker.ready.wait(_READY_S_MAX)
 
     def stop(self) -> None:
-        """Spool everything, then wait for delivery: at most `drain_s` (5 s for the spooling, if that is more) and 5 s.
+        """Spool everything, then wait for delivery: at most `drain_s`, or 5 s where that is less.
 
         What cannot be spooled in time is counted as lost. Safe twice, and safe without `start`.
         """

@@ -14,6 +14,12 @@ SCHEMA_VERSION = 1
 
 RAW_ERROR_CHARACTERS_MAX = 64 << 10
 """So much of an error's text an `Exchange` holds; a longer one was cut to exactly this."""
+FIELD_CHARACTERS_MAX = 8 << 10
+"""Longest header (name and value), path, query or tag that is kept; a longer one is withheld whole."""
+HEADERS_MAX = 128
+"""Headers of one message that are looked at; those after them are withheld."""
+TAGS_MAX = 128
+"""Tags of one request."""
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -51,6 +57,13 @@ class ErrorCode(StrEnum):
     RESPONSE_NOT_SEEN = "RESPONSE_NOT_SEEN"
     RESPONSE_INCOMPLETE = "RESPONSE_INCOMPLETE"
     TAGS_REDACTION_FAILED = "TAGS_REDACTION_FAILED"
+    REQUEST_HEADERS_OVER_LIMIT = "REQUEST_HEADERS_OVER_LIMIT"
+    RESPONSE_HEADERS_OVER_LIMIT = "RESPONSE_HEADERS_OVER_LIMIT"
+    PATH_OVER_LIMIT = "PATH_OVER_LIMIT"
+    QUERY_OVER_LIMIT = "QUERY_OVER_LIMIT"
+    TAGS_OVER_LIMIT = "TAGS_OVER_LIMIT"
+    SPAN_OVER_LIMIT = "SPAN_OVER_LIMIT"
+    """Of what the app set on its server span, something did not fit."""
 
 
 PREVIEW_CHARACTERS_MAX = 1000
@@ -143,8 +156,10 @@ class Exchange(NamedTuple):
     tags: dict[str, str] | None
     span_facts: "SpanFacts | None"
     """What the app set on the light server span; None where it never touched it."""
+    held_bytes: int = 0
+    """What it holds in memory."""
     granted_bytes: int = 0
-    """Bytes of the shared budget that this exchange holds until it is spooled."""
+    """Bytes of the shared budget that were taken for it until its end."""
 
 
 def request_id(started_at_ns: int, bits: int) -> str:

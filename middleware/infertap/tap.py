@@ -7,7 +7,7 @@ from infertap.asgi_types import Message, Receive, Scope, Send
 from infertap.capture import Capture
 from infertap.pipeline import Pipeline
 from infertap.record import RAW_ERROR_CHARACTERS_MAX, EndReason, request_id
-from infertap.trace import text_of
+from infertap.texts import text_of
 
 OUTCOME_KEY = "infertap.outcome"
 """Where an app (the proxy) says how the exchange ended: (end_reason, error_type, error_message)."""
@@ -91,7 +91,9 @@ class Tap:
         try:
             capture = self._capture
             duration_ns = _now_ns() - capture.started_ns
-            exchange = capture.close(duration_ns=duration_ns, route=_route(self._scope, capture.scope.root_path))
+            found = self._scope.get("route")
+            route = None if found is None else _route(found, self._scope, capture.scope.root_path)
+            exchange = capture.close(duration_ns=duration_ns, route=route)
         except Exception as error:
             self._pipeline.capture_failed(error, self._capture.started_at_ns, began=True)
         else:
@@ -120,11 +122,8 @@ def _means_disconnect(error: BaseException, capture: Capture) -> bool:
     return type(error).__name__ in ("ClientDisconnect", "ClientDisconnected")
 
 
-def _route(scope: Scope, root_path: str) -> str | None:
+def _route(found: object, scope: Scope, root_path: str) -> str | None:
     """The route that the framework found, with the prefixes of the apps it is mounted in."""
-    found = scope.get("route")
-    if found is None:
-        return None
     route = getattr(found, "path", None)
     if type(route) is not str:
         return None

@@ -5,7 +5,6 @@
 """
 
 import time
-import traceback
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import Any, Protocol, cast
@@ -23,8 +22,15 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import AttributeValue
 
-from infertap.record import PendingSpan, SpanFacts, TraceIds
+from infertap.record import FIELD_CHARACTERS_MAX, TAGS_MAX, ErrorCode, PendingSpan, SpanFacts, TraceIds
+from infertap.sizes import ENTRY_BYTES, attributes_bytes, value_bytes
+from infertap.stacks import Stack
+from infertap.texts import text_of
 from infertap.trace_context import PureSampler, derive_ids, marked_state
+
+CONTENT_BYTES_MAX = 8 << 20
+"""What an app may set on one span: attributes, events and links together. What does not fit is counted and marked."""
+WITHHELD_KEY, WITHHELD_BY_SIZE = "infertap.withheld", "span_limit"
 
 
 class SpanSink(Protocol):
@@ -41,7 +47,12 @@ class ServerSpan(Span):
     closed = touched = False
     excluded = False
     """Whether this request is to have a row and no span."""
+    content_bytes = 0
+    """What the app's attributes, events, links and tags hold in memory."""
+    codes: tuple[str, ...] = ()
+    """What could not be kept of them."""
     tags: dict[str, str] | None = None
+    dropped_attributes = dropped_events = dropped_links = 0
     attributes: dict[str, Any] | None = None
     _context: SpanContext | None = None
     _events: list[tuple[str, int, dict[str, Any]]] | None = None
@@ -87,7 +98,30 @@ class ServerSpan(Span):
             self.touched = True
             if self.attributes is None:
                 self.attributes = {}
-            self.attributes[key] = value
+            attributes = self.attributes
+            size = value_bytes(value)
+            size += ENTRY_BYTES + len(key) if key not in attributes else -value_bytes(attributes[key])
+            if self._fits(size):
+                attributes[key] = value
+            else:
+                attributes.pop(key, None)
+                self.dropped_attributes += 1
+
+    def _fits(self, size: int) -> bool:
+        """Whether so many bytes more may be kept; they count as kept then."""
+        size += self.content_bytes
+        if size <= CONTENT_BYTES_MAX:
+            self.content_bytes = size
+            return True
+        self.left_out(ErrorCode.SPAN_OVER_LIMIT)
+        return False
+
+    def left_out(self, code: ErrorCode) -> None:
+        """Something that the app said is not kept."""
+        if code.value not in self.codes:
+            self.codes += (code.value,)
+            # The codes are looked for only where something was said.
+            self.content_bytes += ENTRY_BYTES
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         for key, value in attributes.items():
@@ -100,14 +134,22 @@ class ServerSpan(Span):
             self.touched = True
             if self._events is None:
                 self._events = []
-            self._events.append((text_of(name), timestamp or time.time_ns(), dict(attributes or {})))
+            event = (text_of(name), timestamp or time.time_ns(), dict(attributes or {}))
+            if self._fits(ENTRY_BYTES + len(event[0]) + attributes_bytes(event[2])):
+                self._events.append(event)
+            else:
+                self.dropped_events += 1
 
     def add_link(self, context: SpanContext, attributes: Mapping[str, AttributeValue] | None = None) -> None:
         if not self.closed:
             self.touched = True
             if self._links is None:
                 self._links = []
-            self._links.append((context.trace_id, context.span_id, int(context.trace_flags), dict(attributes or {})))
+            link = (context.trace_id, context.span_id, int(context.trace_flags), dict(attributes or {}))
+            if self._fits(2 * ENTRY_BYTES + attributes_bytes(link[3])):
+                self._links.append(link)
+            else:
+                self.dropped_links += 1
 
     def update_name(self, name: str) -> None:
         if not self.closed:
@@ -125,7 +167,9 @@ class ServerSpan(Span):
         if code is StatusCode.UNSET or (self._status is not None and self._status[0] == "OK"):
             return
         self.touched = True
-        self._status = (code.name, description if code is StatusCode.ERROR else None)
+        if code is not StatusCode.ERROR or (description is not None and not self._fits(value_bytes(description))):
+            description = None
+        self._status = (code.name, description)
 
     def record_exception(
         self,
@@ -134,16 +178,25 @@ class ServerSpan(Span):
         timestamp: int | None = None,
         escaped: bool = False,  # noqa: ARG002 - part of the API
     ) -> None:
-        self.add_event("exception", {**exception_attributes(exception), **(attributes or {})}, timestamp)
+        # OpenTelemetry's attributes; the stack becomes text where the record is made.
+        said: dict[str, Any] = {
+            "exception.type": type(exception).__qualname__,
+            "exception.message": text_of(exception),
+            "exception.stacktrace": Stack(exception),
+        }
+        self.add_event("exception", {**said, **(attributes or {})}, timestamp)
 
     def end(self, end_time: int | None = None) -> None:
         """Does nothing: the server span ends with the answer, not when the app says so."""
 
     def facts(self) -> SpanFacts:
         """What the app set; nothing unless the span is `touched`."""
+        attributes = self.attributes or {}
+        if ErrorCode.SPAN_OVER_LIMIT.value in self.codes:
+            attributes = {**attributes, WITHHELD_KEY: WITHHELD_BY_SIZE}
         return SpanFacts(
             self._name,
-            self.attributes or {},
+            attributes,
             tuple(self._events or ()),
             tuple(self._links or ()),
             self._status,
@@ -177,12 +230,9 @@ def context_with(span: ServerSpan, base: Mapping[str, object], *, current: bool 
         base: The context to build on.
         current: False where a span that we did not make is current.
     """
-    context = otel_context.Context(base)
-    # A Context is a dict that refuses `[]=`; nobody has seen this one yet, so one copy of `base` is enough.
-    dict.__setitem__(context, SERVER_SPAN_KEY, span)
     if current:
-        dict.__setitem__(context, CURRENT_SPAN_KEY, span)
-    return context
+        return otel_context.Context({**base, SERVER_SPAN_KEY: span, CURRENT_SPAN_KEY: span})
+    return otel_context.Context({**base, SERVER_SPAN_KEY: span})
 
 
 def bind_request(span: ServerSpan) -> "Token[ServerSpan | None]":
@@ -207,28 +257,25 @@ def annotate(**tags: object) -> None:
     Args:
         tags: name to value; values are stored as text (`str(value)`). A later value replaces an earlier one.
 
-    Outside a recorded request nothing happens. Values are redacted like any other text.
+    Outside a recorded request nothing happens. Values are redacted like any other text. A tag of over 8,192 characters,
+    or beyond the 128th, is withheld, and the row's `logging_error_codes` say so.
     """
     span = current_server_span()
     if span is None or span.closed:
         return
     if span.tags is None:
         span.tags = {}
-    span.tags.update({name: text_of(value) for name, value in tags.items()})
+    for name, value in tags.items():
+        text = text_of(value)
+        replaced = span.tags.pop(name, None)
+        if replaced is not None:
+            span.content_bytes -= _tag_bytes(name, replaced)
+        if len(name) + len(text) <= FIELD_CHARACTERS_MAX and len(span.tags) < TAGS_MAX:
+            span.tags[name] = text
+            span.content_bytes += _tag_bytes(name, text)
+        else:
+            span.left_out(ErrorCode.TAGS_OVER_LIMIT)
 
 
-def text_of(value: object) -> str:
-    """`str(value)`; a placeholder where an object of the app cannot be printed."""
-    try:
-        return str(value)
-    except Exception:
-        return f"<{type(value).__qualname__} that cannot be printed>"
-
-
-def exception_attributes(error: BaseException) -> dict[str, str]:
-    """OpenTelemetry's attributes of an `exception` event."""
-    return {
-        "exception.type": type(error).__qualname__,
-        "exception.message": text_of(error),
-        "exception.stacktrace": "".join(traceback.format_exception(error)),
-    }
+def _tag_bytes(name: str, text: str) -> int:
+    return ENTRY_BYTES + value_bytes(name) + value_bytes(text)

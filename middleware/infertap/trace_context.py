@@ -114,9 +114,10 @@ def derive_ids(traceparent: bytes | None, bits: int, sampler: PureSampler | None
     return tuple.__new__(TraceIds, (trace_id, span_id, parent_id, sampled, "", False, 0))
 
 
-Arrival = tuple[bytes | None, TraceIds | None, otel_context.Context | None]
+Arrival = tuple[bytes | None, TraceIds | None, otel_context.Context | None, int]
 """What a request brings along: the raw `traceparent`, where the ids are still to be derived from it; the ids, where
-they had to be resolved at once; and then the OpenTelemetry context that the server span is put into."""
+they had to be resolved at once; then the OpenTelemetry context that the server span is put into; and the characters of
+all headers, because one look at each header is all that a request can pay for."""
 
 _TRACE_HEADERS = frozenset({b"traceparent", b"tracestate", b"baggage"})
 
@@ -163,17 +164,19 @@ class TraceSettings:
         """Read what the caller sent. Runs on the event loop: the common case is one scan of the headers."""
         traceparent: bytes | None = None
         eager = self.pure is None or not self._standard_propagators
+        size = 0
         for name, value in headers:
+            size += len(name) + len(value)
             if name in _TRACE_HEADERS:
                 if name == b"traceparent":
                     traceparent = value if traceparent is None else traceparent
                 else:
                     eager = True
         if not eager:
-            return traceparent, None, None
-        return self._resolve(headers, bits)
+            return traceparent, None, None, size
+        return None, *self._resolve(headers, bits), size
 
-    def _resolve(self, headers: Headers, bits: int) -> Arrival:
+    def _resolve(self, headers: Headers, bits: int) -> tuple[TraceIds, otel_context.Context]:
         context = self._propagator.extract(headers, otel_context.get_current(), self._getter)
         parent = get_current_span(context).get_span_context()
         span_id = (bits >> 64) & _MASK_64 or 1
@@ -188,7 +191,7 @@ class TraceSettings:
             sampled = result.decision.name == "RECORD_AND_SAMPLE"
             state = result.trace_state.to_header() if result.trace_state else state
         ids = TraceIds(trace_id, span_id, parent.span_id if parent.is_valid else 0, int(sampled), state)
-        return None, ids, context
+        return ids, context
 
 
 def _foreign_sampler(name: str, argument: str | None) -> "Sampler":

@@ -14,8 +14,8 @@ SOURCES = {
     "infertap_sidecar": ROOT / "sidecar" / "infertap_sidecar",
 }
 LEAVES = {
-    "_version", "clock", "errors", "instance", "record", "sdk_env", "sdk_import", "supported", "targets", "urls",
-    "words",
+    "_version", "clock", "errors", "instance", "record", "sdk_env", "sdk_import", "sizes", "supported", "targets",
+    "texts", "urls", "words",
 }  # fmt: skip
 REQUEST_PATH = LEAVES | {"capture", "paths", "processors", "protocols", "trace", "trace_context"}
 MAY_IMPORT = {
@@ -29,16 +29,17 @@ MAY_IMPORT = {
     "otel_env": {"platforms", "sdk_env", "targets"},
     "choice": {"config", "errors", "otel_env", "targets", "urls"},
     "trace_context": {"record", "sdk_env"},
-    "trace": {"record", "trace_context"},
-    "child_span": {"record", "trace", "trace_context"},
-    "capture": {"record", "trace"},
+    "stacks": {"texts"},
+    "trace": {"record", "sizes", "stacks", "texts", "trace_context"},
+    "child_span": {"record", "sizes", "texts", "trace", "trace_context"},
+    "capture": {"record", "sizes", "trace"},
     "paths": set(),
     "table_identity": {"spool", "targets"},
     "cgroup": set(),
     "processors": {"instance", "processors", "protocols", "record", "trace", "trace_context", "errors"},
     "protocols": {"protocols", "record", "errors"},
     "events": {"words"},
-    "joining": {"joining", "record", "sdk_env", "trace", "trace_context"},
+    "joining": {"joining", "record", "sdk_env", "sizes", "trace", "trace_context"},
     "spool": {"_version", "clock", "errors", "record", "spool", "words"},
     "tables": {"_version", "clock", "errors", "record", "tables", "targets"},
     "destinations": {

@@ -6,9 +6,10 @@ from typing import Any
 from opentelemetry.sdk.trace import ReadableSpan
 
 from infertap.record import SpanRecord, request_id
+from infertap.sizes import attributes_bytes, value_bytes
 
-_SPAN_BYTES = 1 << 10
-"""What a span without its texts is taken to hold in memory."""
+_SPAN_BYTES, _PART_BYTES = 2 << 10, 500
+"""What a span holds in memory without its content, and what each of its events and links holds."""
 _UNKNOWN_SERVICE = "unknown_service"
 
 
@@ -32,7 +33,7 @@ class FinishedSpan:
         self._resource = resource
         self._table_only = table_only
         self.start_ns = span.start_time or 0
-        self.held_bytes = _SPAN_BYTES + _texts(span.attributes) + sum(_texts(event.attributes) for event in span.events)
+        self.held_bytes = _held_bytes(span)
 
     def raw(self) -> SpanRecord:
         """The span with raw content; for the worker."""
@@ -71,8 +72,11 @@ class FinishedSpan:
         )
 
 
-def _texts(attributes: Mapping[str, Any] | None) -> int:
-    return sum(len(value) for value in (attributes or {}).values() if isinstance(value, str))
+def _held_bytes(span: ReadableSpan) -> int:
+    own = value_bytes(span.name) + attributes_bytes(span.attributes) + value_bytes(span.status.description)
+    parts = [attributes_bytes(event.attributes) for event in span.events]
+    parts += [attributes_bytes(link.attributes) for link in span.links]
+    return _SPAN_BYTES + own + _PART_BYTES * len(parts) + sum(parts)
 
 
 def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from infertap.processors.redact import Redactor
 from infertap.processors.secret_names import MARK, SecretNames
 from infertap.processors.span_content import request_content
 from infertap.record import (
+    FIELD_CHARACTERS_MAX,
     OUTER_HEADER,
     RAW_ERROR_CHARACTERS_MAX,
     ErrorCode,
@@ -30,6 +31,7 @@ from infertap.trace_context import PureSampler, derive_ids
 T = TypeVar("T")
 
 _ID_CHARACTERS_MAX = 256
+"""Longest `client_request_id` and `requester`: half an id is none."""
 _ERROR_CHARACTERS_MAX = 2_000
 _SPAN_HEADERS = ("host", "user-agent")
 
@@ -90,7 +92,7 @@ class Assembler:
         response_headers = _decoded(exchange.response_headers)
         ids = exchange.trace or self._derive(exchange)
         record = self._facts(exchange, ids)
-        self._fill_address(record, exchange.scope)
+        self._fill_address(record, exchange)
         record.client_request_id = self._one(record, request_headers, "x-request-id")
         if self._settings.requester_header is not None:
             record.requester = self._one(record, request_headers, self._settings.requester_header.lower())
@@ -112,11 +114,13 @@ class Assembler:
         record.redacted_count += redacted[1]
         return redacted[0]
 
-    def _fill_address(self, record: InferenceRecord, scope: ScopeSnapshot) -> None:
+    def _fill_address(self, record: InferenceRecord, exchange: Exchange) -> None:
+        scope = exchange.scope
         record.method = self._noted(record, self._redactor.label(scope.method))
         record.path = self._noted(record, self._redactor.label(scope.path))
-        query = scope.query_string.decode("utf-8", "backslashreplace")
-        record.query = self._noted(record, self._redactor.query(query))
+        if ErrorCode.QUERY_OVER_LIMIT.value not in exchange.codes:
+            query = scope.query_string.decode("utf-8", "backslashreplace")
+            record.query = self._noted(record, self._redactor.query(query))
 
     def _error(self, record: InferenceRecord, text: str) -> str:
         """Redacted first and cut last: half a secret has no shape that could be found."""
@@ -170,8 +174,8 @@ class Assembler:
             record.logging_error_codes.append(ErrorCode.RESPONSE_INCOMPLETE.value)
         if self._settings.content == "metadata":
             return
-        record.request_headers = self._headers(record, request_headers)
-        record.response_headers = self._headers(record, response_headers)
+        record.request_headers = self._headers(record, request_headers, ErrorCode.REQUEST_HEADERS_OVER_LIMIT)
+        record.response_headers = self._headers(record, response_headers, ErrorCode.RESPONSE_HEADERS_OVER_LIMIT)
         preview = self._settings.previews and record.span is not None
         request = self._body(exchange, request_headers, request_type, REQUEST, preview=preview)
         response = self._body(exchange, response_headers, response_type, RESPONSE, preview=preview)
@@ -200,13 +204,18 @@ class Assembler:
         raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         return self._bodies.store(raw, media, headers.get("content-encoding"), side, preview=preview)
 
-    def _headers(self, record: InferenceRecord, headers: dict[str, str]) -> dict[str, str]:
+    def _headers(self, record: InferenceRecord, headers: dict[str, str], over: ErrorCode) -> dict[str, str]:
         field = self._redactor.field
         kept = {}
         for name, value in headers.items():
-            if name in self._allowed:
-                kept[name], hits = field(name, value)
-                record.redacted_count += hits
+            if name not in self._allowed:
+                continue
+            if len(value) > FIELD_CHARACTERS_MAX:
+                # Repeated ones, joined: the capture lets go of a single one.
+                _note(record, over)
+                continue
+            kept[name], hits = field(name, value)
+            record.redacted_count += hits
         return kept
 
     def _type_name(self, media: MediaType) -> str | None:
@@ -216,11 +225,14 @@ class Assembler:
         value = headers.get(name)
         if value is None:
             return None
+        if len(value) > _ID_CHARACTERS_MAX:
+            _note(record, ErrorCode.REQUEST_HEADERS_OVER_LIMIT)
+            return None
         shown, hits = self._redactor.field(name, value)
         if name not in self._allowed or self._settings.content == "metadata":
             # Else it is counted with the headers.
             record.redacted_count += hits
-        return shown[:_ID_CHARACTERS_MAX]
+        return shown
 
     def _span(
         self,
@@ -312,6 +324,11 @@ class Assembler:
             return None
         code, description = status
         return [code, self._redactor.text(description)[0] if description else None]
+
+
+def _note(record: InferenceRecord, code: ErrorCode) -> None:
+    if code.value not in record.logging_error_codes:
+        record.logging_error_codes.append(code.value)
 
 
 def _lower(names: Iterable[str]) -> frozenset[str]:

@@ -8,6 +8,8 @@
 
 from dataclasses import dataclass
 
+from infertap.record import FIELD_CHARACTERS_MAX, HEADERS_MAX, TAGS_MAX
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -37,7 +39,13 @@ class TableSchema:
         return tuple(column.name for column in self.columns)
 
 
-_CODES = "why something is missing: one of `record.ErrorCode`, for example `REQUEST_BINARY_WITHHELD`"
+_CODES = "why something is missing: of `record.ErrorCode`, for example `REQUEST_BINARY_WITHHELD`, `PATH_OVER_LIMIT`"
+_LONG = f"over {FIELD_CHARACTERS_MAX:,} characters"
+_CLIENT_ID = "body field `client_request_id`, else header `x-request-id`, up to 256 characters"
+_TAGS = f"what the app set with `annotate(**tags)`; without those {_LONG} or beyond {TAGS_MAX}"
+_HEADERS = (
+    f"headers of the allow-list; repeated ones joined by `, `; without those {_LONG} or behind the {HEADERS_MAX}th"
+)
 
 INFERENCE = TableSchema(
     name="inference",
@@ -51,7 +59,7 @@ INFERENCE = TableSchema(
         Column("request_id", "STRING", "UUIDv7, made by infertap"),
         Column("request_date", "DATE", "UTC day of `request_time`; the partition"),
         Column("request_time", "TIMESTAMP", "arrival, microseconds, UTC"),
-        Column("client_request_id", "STRING", "body field `client_request_id`, else header `x-request-id`"),
+        Column("client_request_id", "STRING", _CLIENT_ID),
         Column("status_code", "INT", "as sent; 500 for an exception without one, 499 for a client gone before one"),
         Column("sampling_fraction", "DOUBLE", "probability with which this row was kept; 1.0 without rules"),
         Column("execution_duration_ms", "BIGINT", "arrival to last byte, milliseconds"),
@@ -63,15 +71,15 @@ INFERENCE = TableSchema(
         Column("response_encoding", "STRING", "`text` or `base64`; null where there is no inline body"),
         Column("logging_error_codes", "ARRAY<STRING>", _CODES),
         Column("served_entity_id", "STRING", "setting `served_entity_id`, else the service name"),
-        Column("requester", "STRING", "value of the header named by `requester_header`"),
+        Column("requester", "STRING", "value of the header named by `requester_header`, up to 256 characters"),
         Column("trace_id", "STRING", "32 lower-case hex digits"),
         Column("span_id", "STRING", "16 lower-case hex digits: the server span"),
         Column("parent_span_id", "STRING", "the caller's span; null at the root of a trace"),
         Column("method", "STRING", "HTTP method"),
-        Column("path", "STRING", "path of the URL, without query"),
-        Column("query", "STRING", "query string, redacted"),
-        Column("request_headers", "MAP<STRING,STRING>", "headers of the allow-list; repeated ones joined by `, `"),
-        Column("response_headers", "MAP<STRING,STRING>", "headers of the allow-list; repeated ones joined by `, `"),
+        Column("path", "STRING", f"path of the URL, without query; empty {_LONG}"),
+        Column("query", "STRING", f"query string, redacted; null {_LONG}"),
+        Column("request_headers", "MAP<STRING,STRING>", _HEADERS),
+        Column("response_headers", "MAP<STRING,STRING>", _HEADERS),
         Column("request_content_type", "STRING", "media type without parameters"),
         Column("response_content_type", "STRING", "media type without parameters"),
         Column("request_bytes", "BIGINT", "body bytes that passed, also when withheld"),
@@ -97,11 +105,11 @@ INFERENCE = TableSchema(
         Column("tool_call_count", "INT", "tool calls in the answer", "protocols"),
         Column("instance_count", "INT", "rows or instances in the request", "protocols"),
         Column("error_type", "STRING", "class of the exception, or type of the answer's error object"),
-        Column("error_message", "STRING", "its message, redacted"),
+        Column("error_message", "STRING", f"its message, redacted; null {_LONG}"),
         Column("redaction_version", "STRING", "the rules that redacted this row"),
         Column("redacted_count", "INT", "values that redaction replaced"),
         Column("sample_rule", "STRING", "the rule that kept this row", "selection"),
-        Column("tags", "MAP<STRING,STRING>", "what the app set with `annotate(**tags)`"),
+        Column("tags", "MAP<STRING,STRING>", _TAGS),
         Column("service_name", "STRING", "OpenTelemetry `service.name`"),
         Column("instance", "STRING", "`service.instance.id` where given, else `k8s.pod.name`, else the host's name"),
         Column("resource", "MAP<STRING,STRING>", "all attributes of the OpenTelemetry resource"),

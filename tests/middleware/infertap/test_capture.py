@@ -7,8 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infertap.capture import FIRST_GRANT_BYTES, GRANT_BYTES, ByteBudget, Capture, CaptureLimits, snapshot
-from infertap.record import Exchange
+from infertap.capture import (
+    FIRST_GRANT_BYTES,
+    GRANT_BYTES,
+    RECORD_BYTES,
+    ByteBudget,
+    Capture,
+    CaptureLimits,
+    chunks_bytes,
+    snapshot,
+)
+from infertap.record import FIELD_CHARACTERS_MAX, HEADERS_MAX, Exchange, ScopeSnapshot
+from infertap.sizes import header_characters
 from infertap.trace import ServerSpan
 
 _MIB = 1 << 20
@@ -32,7 +42,11 @@ def _capture(
     budget = budget or ByteBudget(64 * _MIB)
     scope = snapshot({**_SCOPE, "method": method})
     span = ServerSpan(_Sink(), None, None, 1)
-    return Capture(scope, CaptureLimits(body_bytes_max), budget, span, (1_000, 500), 1), budget
+    return _captures(scope, CaptureLimits(body_bytes_max), budget, span), budget
+
+
+def _captures(scope: ScopeSnapshot, limits: CaptureLimits, budget: ByteBudget, span: ServerSpan) -> Capture:
+    return Capture(scope, limits, budget, span, (1_000, 500), 1, header_characters(scope.headers))
 
 
 def _request(body: bytes, *, more_body: bool = False) -> dict[str, Any]:
@@ -52,8 +66,10 @@ def _close(capture: Capture, budget: ByteBudget) -> Exchange:
     exchange = capture.close(duration_ns=9_000, route=None)
     assert sum(map(len, exchange.request_chunks)) in (0, exchange.request_bytes)
     assert sum(map(len, exchange.response_chunks)) in (0, exchange.response_bytes)
-    kept = sum(map(len, (*exchange.request_chunks, *exchange.response_chunks)))
-    assert kept <= exchange.granted_bytes == budget.held
+    kept = chunks_bytes(exchange.request_chunks) + chunks_bytes(exchange.response_chunks)
+    assert exchange.granted_bytes == budget.held
+    assert exchange.held_bytes >= RECORD_BYTES + kept
+    assert kept <= exchange.granted_bytes
     assert capture.room == exchange.granted_bytes - kept
     budget.release(exchange.granted_bytes)
     assert budget.held == 0
@@ -348,6 +364,68 @@ def test_the_snapshot_is_not_touched_by_what_the_app_does_to_its_scope() -> None
     scope["path"] = "/changed"
     assert (frozen.path, frozen.headers, frozen.client) == ("/invocations", ((b"a", b"b"),), ("1.2.3.4", 5))
     assert (frozen.http_version, frozen.scheme, frozen.root_path, frozen.server) == ("1.1", "http", "", None)
+
+
+def _trimmed(**scope: Any) -> Exchange:
+    budget = ByteBudget(64 * _MIB)
+    span = ServerSpan(_Sink(), None, None, 1)
+    capture = _captures(snapshot({**_SCOPE, **scope}), CaptureLimits(_MIB), budget, span)
+    capture.sent(_start(200, [(b"x", b"y")]), 0)
+    capture.sent(_body(b"z"), 600)
+    return _close(capture, budget)
+
+
+_LONG = b"v" * FIELD_CHARACTERS_MAX
+
+
+def test_a_header_that_is_too_long_is_let_go() -> None:
+    """The others stay, the row says so, and nothing is cut."""
+    exchange = _trimmed(headers=[(b"a", b"b"), (b"long", _LONG), (b"c", b"d")])
+    assert exchange.scope.headers == ((b"a", b"b"), (b"c", b"d"))
+    assert exchange.codes == ("REQUEST_HEADERS_OVER_LIMIT",)
+
+
+def test_too_many_headers_are_let_go() -> None:
+    """The first ones stay."""
+    headers = [(b"n%d" % number, b"x") for number in range(HEADERS_MAX + 1)]
+    assert _trimmed(headers=headers[:HEADERS_MAX]).codes == ()
+    exchange = _trimmed(headers=headers)
+    assert exchange.scope.headers == tuple(headers[:HEADERS_MAX])
+    assert exchange.codes == ("REQUEST_HEADERS_OVER_LIMIT",)
+
+
+def test_a_long_answer_header_reaches_the_client_and_not_the_row() -> None:
+    """What the server gets stays as it is."""
+    capture, budget = _capture()
+    message = _start(200, [(b"long", _LONG), (b"x", b"y")])
+    capture.sent(message, 0)
+    capture.sent(_body(b"z"), 600)
+    exchange = _close(capture, budget)
+    assert len(message["headers"]) == 2
+    assert exchange.response_headers == ((b"x", b"y"),)
+    assert exchange.codes == ("RESPONSE_HEADERS_OVER_LIMIT",)
+
+
+def test_path_and_query_that_are_too_long_are_let_go() -> None:
+    """Each with its own code; a character more than the limit is too many."""
+    path, query = "/" + "p" * FIELD_CHARACTERS_MAX, b"q" * (FIELD_CHARACTERS_MAX + 1)
+    exchange = _trimmed(path=path[:-1], query_string=query[:-1])
+    assert (exchange.scope.path, exchange.scope.query_string, exchange.codes) == (path[:-1], query[:-1], ())
+    exchange = _trimmed(path=path, query_string=query)
+    assert (exchange.scope.path, exchange.scope.query_string) == ("", b"")
+    assert exchange.codes == ("PATH_OVER_LIMIT", "QUERY_OVER_LIMIT")
+
+
+def test_the_trace_survives_the_headers() -> None:
+    """A `traceparent` behind the last header that is kept is read all the same."""
+    traceparent = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    headers = [*((b"n%d" % number, b"x") for number in range(HEADERS_MAX)), traceparent]
+    budget = ByteBudget(_MIB)
+    span = ServerSpan(_Sink(), None, traceparent[1], 1)
+    capture = _captures(snapshot({**_SCOPE, "headers": headers}), CaptureLimits(1), budget, span)
+    exchange = _close(capture, budget)
+    assert exchange.trace is not None
+    assert f"{exchange.trace.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
 
 
 _SIZES = st.sampled_from(

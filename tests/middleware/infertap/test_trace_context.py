@@ -188,8 +188,8 @@ def test_a_forked_child_draws_other_bits() -> None:
 def test_the_standard_case_is_lazy() -> None:
     """With the standard propagators and a pure sampler only the raw header is kept."""
     settings = TraceSettings(PureSampler(ratio=1, parent_based=True), None, _STANDARD)
-    assert settings.arrive(((b"host", b"x"), (b"traceparent", _VALID)), 1) == (_VALID, None, None)
-    assert settings.arrive(((b"host", b"x"),), 1) == (None, None, None)
+    assert settings.arrive(((b"host", b"x"), (b"traceparent", _VALID)), 1) == (_VALID, None, None, 16 + len(_VALID))
+    assert settings.arrive(((b"host", b"x"),), 1) == (None, None, None, 5)
 
 
 @given(first=_nearly | st.just(b""), second=_nearly)
@@ -197,9 +197,9 @@ def test_of_two_traceparents_the_first_counts(first: bytes, second: bytes) -> No
     """Lazy and eager agree about it, and with OpenTelemetry."""
     settings = TraceSettings(PureSampler(ratio=1, parent_based=True), None, _STANDARD)
     headers = ((b"traceparent", first), (b"traceparent", second))
-    raw, _, _ = settings.arrive(headers, 5 << 128)
+    raw, _, _, _ = settings.arrive(headers, 5 << 128)
     lazy = derive_ids(raw, 5 << 128, settings.pure)
-    _, eager, _ = settings.arrive((*headers, (b"baggage", b"a=b")), 5 << 128)
+    _, eager, _, _ = settings.arrive((*headers, (b"baggage", b"a=b")), 5 << 128)
     assert eager == lazy
 
 
@@ -212,7 +212,7 @@ def test_tracestate_and_baggage_are_read_at_once() -> None:
         (b"tracestate", b"c=3"),
         (b"baggage", b"user=ann%20b,arm=2"),
     )
-    raw, ids, context = settings.arrive(headers, 9 << 64)
+    raw, ids, context, _ = settings.arrive(headers, 9 << 64)
     assert raw is None
     assert ids is not None
     assert context is not None
@@ -225,7 +225,7 @@ def test_tracestate_and_baggage_are_read_at_once() -> None:
 def test_broken_tracestate_and_baggage_never_raise(state: bytes, bag: bytes, raw: bytes) -> None:
     """Odd bytes give the ids that the traceparent alone gives."""
     settings = TraceSettings(PureSampler(ratio=1, parent_based=True), None, _STANDARD)
-    _, ids, _ = settings.arrive(((b"traceparent", raw), (b"tracestate", state), (b"baggage", bag)), 1 << 128)
+    _, ids, _, _ = settings.arrive(((b"traceparent", raw), (b"tracestate", state), (b"baggage", bag)), 1 << 128)
     lazy = derive_ids(raw, 1 << 128, settings.pure)
     assert ids is not None
     assert ids._replace(trace_state="") == lazy
@@ -237,7 +237,7 @@ def test_a_context_that_is_there_already_stays() -> None:
     token = otel_context.attach(otel_context.set_value(key, "kept"))
     try:
         settings = TraceSettings(PureSampler(ratio=1, parent_based=True), None, _STANDARD)
-        _, _, context = settings.arrive(((b"baggage", b"a=b"),), 1)
+        _, _, context, _ = settings.arrive(((b"baggage", b"a=b"),), 1)
     finally:
         otel_context.detach(token)
     assert context is not None
@@ -272,7 +272,7 @@ def test_a_custom_sampler_is_asked_exactly_once(headers: Headers) -> None:
     """At arrival, with the parent's context and the final trace id; its trace state is kept."""
     sampler = _CountingSampler()
     settings = TraceSettings(None, sampler, _STANDARD)
-    raw, ids, _ = settings.arrive(headers, 3 << 128)
+    raw, ids, _, _ = settings.arrive(headers, 3 << 128)
     assert raw is None
     assert ids is not None
     assert sampler.asked == [(ids.trace_id, ids.parent_span_id)]
@@ -304,10 +304,10 @@ class _OneHeader(TextMapPropagator):
 def test_another_propagator_decides_alone() -> None:
     """`traceparent` means nothing where the propagator does not read it."""
     settings = TraceSettings(PureSampler(ratio=1, parent_based=True), None, _OneHeader())
-    _, ids, _ = settings.arrive(((b"X-One", b"abc"), (b"traceparent", _VALID)), 1)
+    _, ids, _, _ = settings.arrive(((b"X-One", b"abc"), (b"traceparent", _VALID)), 1)
     assert ids is not None
     assert (ids.trace_id, ids.parent_span_id) == (0xABC, 1)
-    _, ids, _ = settings.arrive(((b"traceparent", _VALID),), 7 << 128)
+    _, ids, _, _ = settings.arrive(((b"traceparent", _VALID),), 7 << 128)
     assert ids is not None
     assert (ids.trace_id, ids.parent_span_id) == (7, 0)
 
