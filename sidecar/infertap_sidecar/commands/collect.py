@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from infertap.config import Config
-from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings
+from infertap_sidecar.flags import add_config_file, add_settings, make_parser
 from infertap_sidecar.settings import CollectConfig
+from infertap_sidecar.start_settings import read_start_settings
 
 _DESCRIPTION = """\
 Takes spans over OTLP (HTTP and gRPC) and records them. A span without a parent in its own
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     add_config_file(parser)
     add_settings(parser, CollectConfig, _OWN, "receiver")
     add_settings(parser, CollectConfig, Config.model_fields, "recording")
-    config = read_settings(CollectConfig, parser, argv)
+    config = read_start_settings(CollectConfig, parser, argv)
     from infertap_sidecar.receiver.collector import collect
 
     return collect(config)
