@@ -50,6 +50,7 @@ _MLFLOW_EXPORTS = (
 def main(argv: Sequence[str]) -> int:
     """Print the findings; 1 if a check failed. Raises: ConfigError."""
     parser = make_parser("doctor", _DESCRIPTION)
+    parser.usage = "infertap doctor [--all] [--SETTING VALUE ...]"
     parser.add_argument("--all", action="store_true", help="also settings that have their default")
     add_config_file(parser)
     add_settings(parser, SidecarConfig, SidecarConfig.model_fields, "settings")

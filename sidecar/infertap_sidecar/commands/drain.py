@@ -36,7 +36,9 @@ _SETTINGS = (
 def main(argv: Sequence[str]) -> int:
     """0 if all is delivered, 1 if something is left. Raises: ConfigError, InfertapError."""
     parser = make_parser("drain", _DESCRIPTION)
-    parser.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, default=None, help="see above")
+    parser.usage = "infertap drain [FOLDER] [--follow] [--SETTING VALUE ...]"
+    folder_help = "one destination's folder, or a spool_dir; default: the folder of the settings"
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, default=None, help=folder_help)
     parser.add_argument("--follow", action="store_true", help="stay and deliver what comes, until a signal")
     add_config_file(parser)
     add_settings(parser, SidecarConfig, _SETTINGS, "settings")

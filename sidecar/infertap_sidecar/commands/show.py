@@ -16,8 +16,8 @@ Shows everything that was recorded about one request: what went in, what came ou
 Without an id: the newest request.
 
   infertap show
-  infertap show 0193e0a2-7c1e        the beginning of an id is enough where no other begins so
-  infertap show 4bf92f3577b34da6a3ce929d0e0e4736        a trace id\
+  infertap show 0193e0a2-7c1e           enough where no other id begins so
+  infertap show 4bf92f3577b34da6a3ce929d0e0e4736           a trace id\
 """
 _NEWEST = "SELECT request_id, request_time, status_code, path FROM inference ORDER BY request_time DESC LIMIT 10"
 
