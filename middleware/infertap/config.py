@@ -132,7 +132,7 @@ class Config(BaseModel):
         "auto", description="Where records go; auto is OTLP if an endpoint is in the environment, else the tables."
     )
     content: Literal["full", "metadata"] = Field(
-        "full", description="metadata keeps every column but bodies and headers."
+        "full", description="What is kept of a request; metadata keeps every column but bodies and headers."
     )
     platform: Platform | None = Field(
         None, description="Where OTLP goes and what fits there, by the vendor's own variables (docs/platforms.md)."
@@ -141,7 +141,8 @@ class Config(BaseModel):
         None, description="Further OTLP headers, one name=value a line; read again when the file changes."
     )
     spool_dir: Path | None = Field(
-        None, description="Default: <tables>/.spool for local tables, else ./.infertap_spool."
+        None,
+        description="Where records wait; by default <tables>/.spool, and ./.infertap_spool without local tables.",
     )
     spool_bytes_max: Size = Field(1 << 30, description="Cap of the spool on disk, per destination folder.")
     segment_bytes_max: Size = Field(8 << 20, description="A spool segment is sealed at this size.")
@@ -159,7 +160,8 @@ class Config(BaseModel):
         "process", description="Who carries the spool to the destination."
     )
     durability: Literal["batched", "strict"] = Field(
-        "batched", description="strict holds an answer back until its record is on disk."
+        "batched",
+        description="How sure a record is when its answer goes out; strict holds the answer back until it is on disk.",
     )
     server_span: Literal["light", "otel"] = Field(
         "light", description="Who makes the server span; otel nests OpenTelemetry's own ASGI middleware."

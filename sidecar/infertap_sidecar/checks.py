@@ -3,13 +3,16 @@
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from infertap.choice import Choice
 from infertap.targets import OtlpTarget, TableTarget
-from infertap_sidecar.places import without_secrets, writable
+from infertap_sidecar.places import short, why_unwritable, without_secrets
 
 REACH_S = 15.0
 """Longest wait for a destination; delta-rs alone would retry for minutes."""
+
+_TABLES = ("inference", "spans", "ledger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,7 @@ def run_checks(choice: Choice) -> Iterable[Check]:
     """The spool first, then each destination."""
     if choice.kind == "none":
         return
-    fine = writable(choice.folder)
-    yield Check(f"spool {choice.folder}", fine, "writable" if fine else "NOT WRITABLE: requests pass unrecorded")
+    yield _check_folders(f"spool {short(choice.folder)}", [choice.folder], "requests pass unrecorded")
     if choice.targets.table is not None:
         yield _check_table(choice.targets.table)
     if choice.targets.otlp is not None:
@@ -34,11 +36,11 @@ def run_checks(choice: Choice) -> Iterable[Check]:
 
 
 def _check_table(target: TableTarget) -> Check:
-    what = f"tables {without_secrets(target.uri)}"
     local = target.local_path
     if local is not None:
-        fine = writable(local)
-        return Check(what, fine, "writable" if fine else "NOT WRITABLE: records wait in the spool")
+        folders = [local, *(folder for folder in (local / name for name in _TABLES) if folder.exists())]
+        return _check_folders(f"tables {short(local)}", folders, "records wait in the spool")
+    what = f"tables {without_secrets(target.uri)}"
 
     def reach() -> tuple[bool, str]:
         from deltalake import DeltaTable
@@ -47,6 +49,11 @@ def _check_table(target: TableTarget) -> Check:
         return True, "reached; the tables exist" if exists else "reached; the tables will be made"
 
     return _within_time(what, reach)
+
+
+def _check_folders(what: str, folders: Iterable[Path], otherwise: str) -> Check:
+    reason = next(filter(None, map(why_unwritable, folders)), "")
+    return Check(what, not reason, f"NOT WRITABLE, so {otherwise}: {reason}" if reason else "writable")
 
 
 def _check_otlp(target: OtlpTarget) -> Check:

@@ -7,6 +7,7 @@ import argparse
 import difflib
 import os
 import shutil
+import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,12 +25,28 @@ C = TypeVar("C", bound=Config)
 WIDTH_MAX = 100
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """Help of at most 100 columns with room for long names."""
+class _Help(argparse.HelpFormatter):
+    """Help of at most 100 columns with room for long names; paragraphs are folded, indented lines stay as they are."""
 
     def __init__(self, prog: str) -> None:
         width = min(WIDTH_MAX, shutil.get_terminal_size((WIDTH_MAX, 24)).columns)
         super().__init__(prog, max_help_position=34, width=width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Called by argparse for the description."""
+        paragraphs = []
+        for paragraph in text.split("\n\n"):
+            example = paragraph.startswith("  ")
+            paragraphs.append(paragraph if example else _folded(paragraph, width))
+        return textwrap.indent("\n\n".join(paragraphs), indent)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Called by argparse for a flag's help; names like delta-rs stay whole."""
+        return _folded(text, width).splitlines()
+
+
+def _folded(text: str, width: int) -> str:
+    return textwrap.fill(" ".join(text.split()), width, break_on_hyphens=False, break_long_words=False)
 
 
 def make_parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -58,7 +75,7 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Config], names: It
         group.add_argument(
             flag(name),
             dest=name,
-            metavar=name.rsplit("_", 1)[-1].upper(),
+            metavar=_placeholder(name),
             default=argparse.SUPPRESS,
             help=_describe(field).replace("%", "%%"),
         )
@@ -67,6 +84,14 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Config], names: It
 def flag(name: str) -> str:
     """`queue_bytes_max` is `--queue-bytes-max`."""
     return f"--{name.replace('_', '-')}"
+
+
+def _placeholder(name: str) -> str:
+    """What stands for the value in the help: its unit, where the name has one."""
+    parts = name.split("_")
+    if "bytes" in parts:
+        return "SIZE"
+    return {"s": "SECONDS", "ms": "MILLISECONDS"}.get(parts[-1], parts[-1].upper())
 
 
 def read_settings(

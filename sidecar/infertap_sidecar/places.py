@@ -1,17 +1,41 @@
-"""What can be said of a folder or a URL without touching it."""
+"""What can be said of a folder or a URL."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from infertap.urls import without_credentials
 
+_TRIAL_BYTES = 64 << 10
+
 
 def writable(folder: Path) -> bool:
-    """Whether files can be made in `folder`, or `folder` itself where it does not exist yet."""
-    place = folder
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    """Whether the rights allow files in `folder`, or in what it would be made in; cheap, and nothing is touched."""
+    place = _existing(folder)
     return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+
+
+def why_unwritable(folder: Path) -> str:
+    """Why no file can be made in `folder`, or below it where it does not exist yet; empty where one can.
+
+    It is tried, and nothing is left behind: rights alone do not tell of read-only and full disks, or of /proc.
+    """
+    place = _existing(folder)
+    if not place.is_dir():
+        return f"{short(place)} is no folder"
+    try:
+        with tempfile.TemporaryDirectory(prefix=".infertap-doctor-", dir=place) as trial:
+            Path(trial, "trial").write_bytes(bytes(_TRIAL_BYTES))
+    except OSError as error:
+        return f"{short(place)}: {error.strerror}"
+    return ""
+
+
+def short(place: str | Path) -> str:
+    """A path as one would type it here: relative where it is below the working directory. URLs as they are."""
+    text = str(place)
+    here = str(Path.cwd())
+    return f".{text[len(here) :]}" if text.startswith(here + os.sep) else text
 
 
 def size_text(size_bytes: int) -> str:
@@ -27,3 +51,9 @@ def size_text(size_bytes: int) -> str:
 def without_secrets(value: str) -> str:
     """A URL without user, password, query and fragment; other text as it is."""
     return without_credentials(value) if "://" in value and "," not in value else value
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder

@@ -1,19 +1,26 @@
-"""One recorded request, laid out for reading in 100 columns."""
+"""One recorded request, laid out for reading in 80 to 100 columns."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from datetime import datetime
+from typing import Any
 
 import orjson
-from rich.console import Group
+from rich.console import Console, Group
 from rich.panel import Panel
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from infertap_sidecar.output import cell, console
+from infertap_sidecar.output import cell
 from infertap_sidecar.span_view import print_spans
+from infertap_sidecar.terminal import harmless, harmless_json
 
-_LINES_MAX = 60
+_LINES_MAX = 40
+_TEXT_CHARACTERS_MAX = 500
+"""A longer text within JSON, or a header, is shortened; `--json` has all of it."""
+
+_ITEMS_MAX = 20
+_EVENTS = ("data:", "event:", "id:", ":")
 _FACTS = (
     "request_id", "request_time", "client_request_id", "served_entity_id", "requester", "protocol", "request_model",
     "response_model", "finish_reasons", "end_reason", "error_type", "error_message", "logging_error_codes", "tags",
@@ -21,14 +28,15 @@ _FACTS = (
 )  # fmt: skip
 
 
-def print_request(row: Mapping[str, Any] | None, spans: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
+def print_request(row: Mapping[str, Any] | None, spans: Sequence[Mapping[str, Any]], out: Console) -> None:
     """Head line, facts, both bodies, and the spans as bars over time."""
-    out = console(stream)
-    if row is not None:
+    if row is None:
+        out.print(Text("the request itself is not in the table; what is there of its trace:", "dim"))
+    else:
         out.print(_head(row))
         out.print(_facts(row))
-        out.print(_body("request", row))
-        out.print(_body("response", row))
+        out.print(body_panel("request", row, out.width))
+        out.print(body_panel("response", row, out.width))
     if spans:
         print_spans(spans, out)
 
@@ -36,9 +44,9 @@ def print_request(row: Mapping[str, Any] | None, spans: Sequence[Mapping[str, An
 def _head(row: Mapping[str, Any]) -> Text:
     status = row["status_code"]
     colour = "green" if status < 400 else "yellow" if status < 500 else "red"
-    line = Text(f"{row['method']} {row['path']}", style="bold")
+    line = Text(harmless(f"{row['method']} {row['path']}"), style="bold")
     if row["query"]:
-        line.append(f"?{row['query']}", style="not bold")
+        line.append(harmless(f"?{row['query']}"), style="not bold")
     line.append(f"  {status}", style=f"bold {colour}")
     line.append(f"  {row['duration_ns'] / 1e6:,.1f} ms")
     if row["is_stream"]:
@@ -57,38 +65,72 @@ def _facts(row: Mapping[str, Any]) -> Table:
     for name in _FACTS:
         value = row.get(name)
         if value not in (None, "", [], {}):
-            shown = (
-                "\n".join(f"{key}: {text}" for key, text in value.items()) if isinstance(value, dict) else cell(value)
-            )
-            grid.add_row(name, Text(shown))
+            grid.add_row(name, Text(_fact(value)))
     return grid
 
 
-def _body(side: str, row: Mapping[str, Any]) -> Panel:
+def _fact(value: Any) -> str:
+    if isinstance(value, datetime):
+        return f"{cell(value)} UTC"
+    if isinstance(value, Mapping):
+        return "\n".join(harmless(f"{key}: {_shortened(str(text))}") for key, text in value.items())
+    return harmless(_shortened(value)) if isinstance(value, str) else cell(value)
+
+
+def body_panel(side: str, row: Mapping[str, Any], width: int) -> Panel:
+    """The stored body of one side, or why there is none; folded, and no longer than a screen."""
     text, size = row[side], row[f"{side}_bytes"]
-    title = f"{side} · {size:,} bytes · {row[f'{side}_content_type'] or 'no content type'}"
+    title = Text(harmless(f"{side} · {size:,} bytes · {row[f'{side}_content_type'] or 'no content type'}"))
     if text is None:
         reasons = [code for code in row["logging_error_codes"] or () if code.startswith(side.upper())]
-        reference = row[f"{side}_ref"]
-        return Panel(
-            Text(f"not stored here: {reference or ', '.join(reasons) or 'no body'}", style="dim"),
-            title=title,
-            title_align="left",
-        )
+        words = f"not stored here: {row[f'{side}_ref'] or ', '.join(reasons) or 'no body'}"
+        return Panel(Text(harmless(words), style="dim"), title=title, title_align="left")
     if not text:
         return Panel(Text("empty", style="dim"), title=title, title_align="left")
     content, language = _pretty(text)
-    lines = content.splitlines()
-    parts: list[Syntax | Text] = [
-        Syntax("\n".join(lines[:_LINES_MAX]), language, word_wrap=True, background_color="default")
-    ]
-    if len(lines) > _LINES_MAX:
-        parts.append(Text(f"… {len(lines) - _LINES_MAX:,} more lines (infertap show --json has all)", style="dim"))
+    shown = _first_lines(content, width - 4)
+    parts: list[Syntax | Text] = [Syntax(shown, language, word_wrap=True, background_color="default")]
+    if len(shown) < len(content):
+        left = f"… {len(content) - len(shown):,} more characters (infertap show --json has all)"
+        parts.append(Text(left, style="dim"))
     return Panel(Group(*parts), title=title, title_align="left")
 
 
+def _first_lines(content: str, width: int) -> str:
+    """The beginning that takes at most `_LINES_MAX` lines of a terminal, where long ones are folded."""
+    end = lines = 0
+    while lines < _LINES_MAX and end < len(content):
+        line_end = content.find("\n", end) + 1 or len(content)
+        needed = max(1, -(-(line_end - end) // width))
+        if lines + needed > _LINES_MAX:
+            return content[: end + (_LINES_MAX - lines) * width]
+        end, lines = line_end, lines + needed
+    return content[:end]
+
+
 def _pretty(text: str) -> tuple[str, str]:
+    """Laid out for reading, with its language; JSON indented, with what is long in it shortened."""
     try:
-        return orjson.dumps(orjson.loads(text), option=orjson.OPT_INDENT_2).decode(), "json"
-    except orjson.JSONDecodeError:
-        return text, "text"
+        value = _without_long_parts(orjson.loads(text))
+        return harmless_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()), "json"
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError, RecursionError):
+        # No JSON, or too deep to be laid out. The empty line after each event of a stream says nothing.
+        lines = text.replace("\n\n", "\n") if text.startswith(_EVENTS) else text
+        return harmless(lines.rstrip("\n")), "text"
+
+
+def _without_long_parts(value: Any) -> Any:
+    if isinstance(value, str):
+        return _shortened(value)
+    if isinstance(value, list):
+        more = [f"… ({len(value):,} items)"] if len(value) > _ITEMS_MAX else []
+        return [_without_long_parts(item) for item in value[:_ITEMS_MAX]] + more
+    if isinstance(value, dict):
+        return {key: _without_long_parts(item) for key, item in value.items()}
+    return value
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _TEXT_CHARACTERS_MAX:
+        return text
+    return f"{text[:_TEXT_CHARACTERS_MAX]} … ({len(text):,} characters)"

@@ -1,4 +1,4 @@
-"""The spans of one trace as a tree with a waterfall, for reading in 100 columns."""
+"""The spans of one trace as a tree with a waterfall, for reading in 80 to 100 columns."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,8 +8,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_BAR_WIDTH = 28
-_NAME_WIDTH = 44
+from infertap_sidecar.terminal import harmless
+
+_BAR_WIDTHS = (12, 28)
+_NAME_WIDTHS = (20, 44)
+_OTHER_COLUMNS = 32
+"""Kind, both times, and the space between all columns."""
+_TEXT_CHARACTERS_MAX = 500
 _SPANS_MAX = 200
 """A longer trace is for `infertap query` or `--json`; these are the first ones of the tree."""
 
@@ -20,35 +25,46 @@ def print_spans(spans: Sequence[Span], out: Console) -> None:
     """One line a span: its place in the tree, kind, start and duration, and its bar; then what failed, and why."""
     start = min(span["start_time_unix_nano"] for span in spans)
     end = max(span["end_time_unix_nano"] for span in spans)
-    grid = Table(
-        box=None,
-        pad_edge=False,
-        title="1 span" if len(spans) == 1 else f"{len(spans)} spans",
-        title_justify="left",
-        title_style="bold",
-    )
-    grid.add_column("name", no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)
-    grid.add_column("kind")
-    for heading in ("from ms", "ms"):
-        grid.add_column(heading, justify="right", no_wrap=True)
-    grid.add_column("", no_wrap=True)
+    bar_width = _within(_BAR_WIDTHS, out.width * 7 // 25)
+    name_width = _within(_NAME_WIDTHS, out.width - bar_width - _OTHER_COLUMNS)
+    grid = _grid(name_width, title="1 span" if len(spans) == 1 else f"{len(spans):,} spans")
     for number, (branch, span) in enumerate(tree(spans)):
         if number == _SPANS_MAX:
-            grid.add_row(Text(f"… {len(spans) - _SPANS_MAX:,} more spans (infertap show --json has all)", "dim"))
+            grid.add_row(Text(f"… {len(spans) - _SPANS_MAX:,} more (--json has all)", "dim"))
             break
         failed = _failed(span)
         duration_ns = span["end_time_unix_nano"] - span["start_time_unix_nano"]
         grid.add_row(
-            Text(branch, "dim") + Text(str(span["name"]), "red" if failed else ""),
+            Text(branch, "dim") + Text(_line(span["name"]), "red" if failed else ""),
             Text(str(span["kind"]).removeprefix("SPAN_KIND_"), "dim"),
             f"{(span['start_time_unix_nano'] - start) / 1e6:,.1f}",
             f"{duration_ns / 1e6:,.1f}",
-            Text(bar(span, start, end), "red" if failed else "cyan"),
+            Text(bar(span, start, end, width=bar_width), "red" if failed else "cyan"),
         )
     out.print(grid)
     for span in spans:
         if _failed(span) and span["status"].get("message"):
-            out.print(Text(f"✗ {span['name']}: {span['status']['message']}", "red"))
+            out.print(Text(f"✗ {_line(span['name'])}: {_line(span['status']['message'])}", "red"))
+
+
+def _grid(name_width: int, *, title: str) -> Table:
+    grid = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    grid.add_column("name", no_wrap=True, overflow="ellipsis", max_width=name_width)
+    grid.add_column("kind", no_wrap=True)
+    for heading in ("from ms", "ms"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    grid.add_column("", no_wrap=True)
+    return grid
+
+
+def _within(bounds: tuple[int, int], width: int) -> int:
+    least, most = bounds
+    return min(most, max(least, width))
+
+
+def _line(text: object) -> str:
+    """Any text as one harmless line."""
+    return harmless(" ".join(str(text)[:_TEXT_CHARACTERS_MAX].split()))
 
 
 def tree(spans: Sequence[Span]) -> Iterator[tuple[str, Span]]:
@@ -83,7 +99,7 @@ def _below(children: Mapping[str | None, Sequence[Span]], seen: set[int]) -> Ite
             stack.append((indent + ("└ " if last else "├ "), indent + ("  " if last else "│ "), child))
 
 
-def bar(span: Span, start_ns: int, end_ns: int, *, width: int = _BAR_WIDTH) -> str:
+def bar(span: Span, start_ns: int, end_ns: int, *, width: int) -> str:
     """Where in the trace's time the span lies; at least one cell, never beyond the width."""
     scale = width / max(1, end_ns - start_ns)
     offset: int = min(width - 1, int((span["start_time_unix_nano"] - start_ns) * scale))

@@ -10,6 +10,9 @@ from infertap.drain.state import DrainerState
 from infertap.spool.folder import OPEN, SEALED, SpoolFolder, list_segments
 from infertap.spool.jsonfile import read_json
 from infertap.spool.lock import FileLock
+from infertap.spool.waiting import Waiting
+from infertap_sidecar.places import short
+from infertap_sidecar.settings import SidecarConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +26,27 @@ class FolderReport:
     """Whether the settings at hand write to it."""
     owners: int
     """Slots that a living process holds."""
-    segments: int
-    """Segments that wait, open ones included."""
+    waiting: Waiting
+    """Open segments included."""
     size_bytes: int
+    parked: int
+    """Records in `parked/`, which no destination takes."""
+    drained: bool
+    """Whether a drainer works on it now."""
     drainer: DrainerState
 
     @property
     def forgotten(self) -> bool:
         """Records wait in it, and nobody is there to deliver them."""
-        return not self.current and not self.owners and self.segments > 0
+        return not self.current and not self.owners and not self.drained and self.waiting.segments > 0
+
+
+def known_spools(config: SidecarConfig, choice: Choice) -> set[Path]:
+    """Where records of these settings wait, or would have waited with another destination."""
+    spools = {choice.spool_dir, Path.cwd() / ".infertap_spool"}
+    if "://" not in config.tables:
+        spools.add(Path(config.tables).expanduser() / ".spool")
+    return spools
 
 
 def survey(spool_dirs: Iterable[Path], choice: Choice | None) -> list[FolderReport]:
@@ -51,16 +66,16 @@ def read_identity(path: Path) -> Mapping[str, Any]:
         return {}
 
 
-def destination_words(path: Path) -> str:
-    """`destination.json` for people."""
+def places(path: Path) -> dict[str, str]:
+    """`destination.json` for people: name of each destination, and where it is."""
     identity = read_identity(path)
-    places = []
+    found = {}
     if "table" in identity:
         uri = str(identity["table"].get("uri", "?"))
-        places.append(uri if "://" in uri else str((path.parent / uri).resolve()))
+        found["table"] = uri if "://" in uri else short((path.parent / uri).resolve())
     if "otlp" in identity:
-        places.append(str(identity["otlp"].get("endpoint", "?")))
-    return " and ".join(places) or "unknown"
+        found["otlp"] = str(identity["otlp"].get("endpoint", "?"))
+    return found
 
 
 def report(path: Path, *, current: bool = False) -> FolderReport:
@@ -69,13 +84,23 @@ def report(path: Path, *, current: bool = False) -> FolderReport:
     slots = [folder.slot_dir(spool_id) for spool_id in folder.slot_ids()]
     return FolderReport(
         path=path,
-        destination=destination_words(path),
+        destination=" and ".join(places(path).values()) or "unknown",
         current=current,
         owners=sum(_held(slot / "lock") for slot in slots),
-        segments=sum(len(list_segments(slot, suffix)) for slot in slots for suffix in (SEALED, OPEN)),
+        waiting=Waiting.of(file for slot in slots for suffix in (SEALED, OPEN) for file in list_segments(slot, suffix)),
         size_bytes=folder.size_bytes(),
+        parked=_parked(folder.parked_dir),
+        drained=_held(folder.drainer_lock),
         drainer=DrainerState.load(folder.drainer_state),
     )
+
+
+def _parked(folder: Path) -> int:
+    """One record a line; `.tmp` files are half written."""
+    try:
+        return sum(path.read_bytes().count(b"\n") for path in folder.glob("[!.]*.jsonl"))
+    except OSError:
+        return 0
 
 
 def _held(path: Path) -> bool:

@@ -165,3 +165,12 @@ def test_a_taken_port_is_explained(tmp_path: Path) -> None:
     words = f"cannot listen on 127.0.0.1:{port}: address already in use (--port takes another one)"
     assert done.stderr == f"infertap demo: {words}\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_that_cannot_be_written_are_said_before_anything_starts(tmp_path: Path) -> None:
+    """And not after a minute of waiting for rows."""
+    (tmp_path / "file").write_text("")
+    result = run("--tables", "file", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "cannot write the tables (./file is no folder)" in result.stderr
+    assert "requests answered" not in result.stdout

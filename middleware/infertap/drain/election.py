@@ -165,7 +165,7 @@ class DrainerElection:
             return f"for the next start, or for `infertap drain {self._folder.path}`"
         if self.drainer_lives():
             return f"for the drainer of {self._folder.path}"
-        return f"and nobody drains it: `infertap drain {self._folder.path}` delivers"
+        return f"and nobody drains it; run `infertap drain {self._folder.path}`"
 
     def drainer_lives(self) -> bool:
         """Whether somebody carries the spool on, whoever started it; about 20 us."""

@@ -43,7 +43,7 @@ def run_foreground(
     """
     os.umask(0o077)
     stop = Stop(folder)
-    with log_to_stderr(settings.secrets), _signals_ask(stop):
+    with log_to_stderr(settings.secrets, chatty=follow), _signals_ask(stop):
         return _drain(folder, settings, build or _default_build(), stop, follow=follow)
 
 

@@ -31,10 +31,10 @@ class JsonLine(logging.Formatter):
 
 
 class MaskedText(logging.Formatter):
-    """A masked line for people."""
+    """A masked line for people; `timed` where they read it later."""
 
-    def __init__(self, secrets: Collection[str]) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    def __init__(self, secrets: Collection[str], *, timed: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s" if timed else "infertap drain: %(message)s")
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
@@ -49,10 +49,14 @@ def log_to_folder(folder: SpoolFolder, secrets: Collection[str]) -> None:
 
 
 @contextlib.contextmanager
-def log_to_stderr(secrets: Collection[str]) -> Iterator[None]:
-    """Sends log records to this process's own stderr for a while, as for a drainer in the foreground."""
+def log_to_stderr(secrets: Collection[str], *, chatty: bool) -> Iterator[None]:
+    """Sends log records to this process's own stderr for a while, as for a drainer in the foreground.
+
+    `chatty`: also what is no warning, as a process that stays should.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(MaskedText(secrets))
+    handler.setFormatter(MaskedText(secrets, timed=chatty))
+    handler.setLevel(logging.INFO if chatty else logging.WARNING)
     _install(handler)
     try:
         yield

@@ -19,7 +19,6 @@ from infertap.record import (
     Headers,
     InferenceRecord,
     PendingSpan,
-    ScopeSnapshot,
     ServerSpanFacts,
     SpanFacts,
     SpanRecord,

@@ -6,6 +6,7 @@
 3. Nothing younger than the table's own retention is deleted, so that readers and other writers never lose a file.
 """
 
+import json
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,6 +38,12 @@ class TableReport:
     """Whether this call did the work: False where another one has done it within this hour."""
     files_removed: int = 0
     files_added: int = 0
+    bytes_removed: int = 0
+    bytes_added: int = 0
+    files: int = 0
+    """Data files of the newest version; those that are not compacted included."""
+    size_bytes: int = 0
+    """Of these."""
     checkpoint_version: int | None = None
     files_vacuumed: int | None = None
     """Dead files deleted; None where the weekly vacuum was not due."""
@@ -81,15 +88,25 @@ def _maintain(table: TableSchema, target: TableTarget, hour: int, force: bool) -
         settle(folder, first, handle.version())
     version = _checkpoint(table, target)
     handle.cleanup_metadata()
+    sizes = handle.get_add_actions(flatten=True)["size_bytes"].to_pylist()
     return TableReport(
         table.name,
         exists=True,
         elected=True,
         files_removed=int(metrics["numFilesRemoved"]),
         files_added=int(metrics["numFilesAdded"]),
+        bytes_removed=_total_bytes(metrics["filesRemoved"]),
+        bytes_added=_total_bytes(metrics["filesAdded"]),
+        files=len(sizes),
+        size_bytes=sum(sizes),
         checkpoint_version=version,
         files_vacuumed=vacuumed,
     )
+
+
+def _total_bytes(files: str) -> int:
+    """Of one side of a compaction; delta-rs gives its figures as JSON."""
+    return int(json.loads(files)["totalSize"])
 
 
 def _claim(handle: DeltaTable, table: TableSchema, what: str, period: int, force: bool) -> bool:

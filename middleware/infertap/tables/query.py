@@ -8,18 +8,17 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, cast
-from uuid import UUID
 
-from arro3.core import DataType, Table
+from arro3.core import ChunkedArray, DataType, Table
 from deltalake import DeltaTable, QueryBuilder
 
 from infertap.errors import InfertapError, UsageError
-from infertap.tables.delta import call, open_table, sql_text, table_uri
+from infertap.tables.delta import call, open_table, table_uri
 from infertap.tables.failures import is_foreign_panic
-from infertap.tables.schema import INFERENCE, SPANS, TABLES, TableSchema
+from infertap.tables.schema import TABLES, TableSchema
+from infertap.tables.sql_errors import missing_table, plain
 from infertap.targets import TableTarget
 
 _TOKEN = re.compile(
@@ -33,7 +32,6 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _CHANGES = frozenset(["ALTER", "COPY", "CREATE", "DELETE", "DROP", "INSERT", "INTO", "MERGE", "TRUNCATE", "UPDATE"])
-_MISSING_TABLE = re.compile(r"table 'datafusion\.public\.(\w+)' not found")
 
 
 class QueryError(InfertapError):
@@ -56,32 +54,20 @@ def query(target: TableTarget, sql: str) -> Table:
     return _execute(sql, {table.name: handle for table, handle in opened.items() if handle is not None}, target)
 
 
-def lookup(target: TableTarget, request_id: str) -> dict[str, Any]:
-    """One request: under `inference` its row or None, under `spans` the rows of its trace by start.
-
-    Raises:
-        QueryError: `request_id` is no UUID, or nothing was recorded yet.
-        RetryableError: the tables cannot be read now.
-    """
-    try:
-        uuid = UUID(request_id)
-    except ValueError:
-        raise StatementError(f"not a request id: {request_id!r}; the column `request_id` holds UUIDs") from None
-    wanted = f"request_id = {sql_text(str(uuid))}"
-    found = rows(query(target, f"SELECT * FROM inference WHERE {wanted}{_near(uuid, INFERENCE)}"))
-    row = found[0] if found else None
-    if row is not None and row["trace_id"]:
-        wanted = f"({wanted} OR trace_id = {sql_text(row['trace_id'])})"
-    spans = _open(SPANS, target)
-    if spans is None:
-        return {"inference": row, "spans": []}
-    sql = f"SELECT * FROM spans WHERE {wanted}{_near(uuid, SPANS)} ORDER BY start_time_unix_nano"
-    return {"inference": row, "spans": rows(_execute(sql, {SPANS.name: spans}, target))}
+def query_if_there(target: TableTarget, table: TableSchema, sql: str) -> Table | None:
+    """The result of a statement over one table; None where that table does not exist yet. Raises as `query`."""
+    handle = _open(table, target)
+    return _execute(sql, {table.name: handle}, target) if handle is not None else None
 
 
 def rows(table: Table) -> list[dict[str, Any]]:
-    """The rows of a result as Python values: TIMESTAMP as aware datetime, DATE as date, MAP and STRUCT as dict."""
-    columns = [_python_values(table[name].type, list(table[name].to_pylist())) for name in table.column_names]
+    """The rows of a result as Python values: TIMESTAMP as aware datetime, DATE as date, MAP and STRUCT as dict.
+
+    A TIMESTAMP with digits behind its microseconds is text, so that none is lost.
+
+    Raises: QueryError: a column's type has no value in Python.
+    """
+    columns = [_python_values(name, table.column(index)) for index, name in enumerate(table.column_names)]
     return [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
@@ -129,32 +115,49 @@ def _execute(sql: str, tables: Mapping[str, DeltaTable], target: TableTarget) ->
     for name, handle in tables.items():
         builder.register(name, handle)
     try:
-        return builder.execute(sql).read_all()
+        return _distinct(builder.execute(sql).read_all())
     except BaseException as error:
         # The border to the engine: plain Exceptions, and panics that are BaseExceptions.
         if not isinstance(error, Exception) and not is_foreign_panic(error):
             raise
         text = str(error)
-    missing = _MISSING_TABLE.search(text)
-    if missing is None:
-        raise QueryError(text)
-    known = next((table for table in TABLES if table.name == missing[1]), None)
-    if known is None:
-        raise QueryError(f"there is no table `{missing[1]}`; the tables are inference, spans and ledger")
-    raise QueryError(f"there is no table `{known.name}` yet: nothing was recorded in {table_uri(target, known)}")
+    known = next((table for table in TABLES if table.name == missing_table(text)), None)
+    if known is not None:
+        raise QueryError(f"there is no table `{known.name}` yet: nothing was recorded in {table_uri(target, known)}")
+    raise QueryError(plain(text, tables=[table.name for table in TABLES]))
 
 
-def _near(uuid: UUID, table: TableSchema) -> str:
-    """A condition on the partition, where the id tells its time: without it every file would be looked at."""
-    if uuid.version != 7:
-        return ""
-    day = datetime.fromtimestamp((uuid.int >> 80) / 1000, UTC).date()
-    first, last = day - timedelta(days=1), day + timedelta(days=1)
-    return f" AND {table.partition_by} BETWEEN DATE '{first}' AND DATE '{last}'"
+def _distinct(result: Table) -> Table:
+    """With a number behind each name that a join brought twice: of two columns `path`, one would be lost."""
+    names: list[str] = []
+    for name in result.column_names:
+        number = 2
+        distinct = name
+        while distinct in names:
+            distinct, number = f"{name}_{number}", number + 1
+        names.append(distinct)
+    return result if names == result.column_names else result.rename_columns(names)
 
 
-def _python_values(type_: DataType, values: list[Any]) -> list[Any]:
-    # arro3's stub shadows `bool` inside its class, so the type checker needs the cast.
+def _python_values(name: str, column: ChunkedArray) -> list[Any]:
+    # arro3's stub shadows `bool` inside its class, so the type checker needs the casts.
+    type_ = column.type
+    if cast(bool, DataType.is_interval(type_)):
+        # arro3 cannot give one out, and would panic.
+        raise QueryError(f"column `{name}` is an interval; cast it to VARCHAR in the query")
+    values = list(column.to_pylist())
     if cast(bool, DataType.is_map(type_)):
         return [dict(value) if value is not None else None for value in values]
+    if cast(bool, DataType.is_timestamp(type_)) and type_.time_unit == "ns":
+        return _nanoseconds(values, list(column.cast(DataType.int64()).to_pylist()))
     return values
+
+
+def _nanoseconds(values: list[Any], ticks: list[int | None]) -> list[Any]:
+    """Text in RFC 3339 where Python's datetime, which ends at microseconds, would cut one."""
+    return [
+        value
+        if tick is None or tick % 1000 == 0
+        else f"{value:%Y-%m-%dT%H:%M:%S}.{tick % 10**9:09d}{'+00:00' if value.tzinfo is not None else ''}"
+        for value, tick in zip(values, ticks, strict=True)
+    ]

@@ -1,7 +1,6 @@
 """`infertap doctor`: where records go and why, whether they can get there, and what waits."""
 
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -16,18 +15,20 @@ from infertap.choice import Choice, choose
 from infertap.otel_env import OtelEnvironment
 from infertap.platforms import PLATFORMS
 from infertap.targets import OtlpLimits
+from infertap.words import plural
 from infertap_sidecar.checks import run_checks
-from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings, shown
+from infertap_sidecar.flags import add_config_file, add_settings, make_parser, shown
 from infertap_sidecar.interrupts import ctrl_c_ends_the_process
+from infertap_sidecar.lines import line_console, print_line
 from infertap_sidecar.own_endpoint import refuse_own_endpoint, unset_own_endpoints
-from infertap_sidecar.places import size_text, without_secrets
+from infertap_sidecar.places import short, size_text, without_secrets
 from infertap_sidecar.settings import SidecarConfig
-from infertap_sidecar.spool_survey import FolderReport, survey
+from infertap_sidecar.spool_survey import FolderReport, known_spools, survey
 
 _DESCRIPTION = """\
 Says which destination is used and why, where each setting comes from, whether the destination
 can be written or reached, and what waits in the spool. Takes the same variables, file and flags
-as serve. Exit code 1 if something does not work.
+as serve. Exit code 1 if something does not work, 2 for settings that would stop serve.
 
   infertap doctor --platform grafana     asks that platform with an empty export\
 """
@@ -49,6 +50,7 @@ _MLFLOW_EXPORTS = (
 def main(argv: Sequence[str]) -> int:
     """Print the findings; 1 if a check failed. Raises: ConfigError."""
     parser = make_parser("doctor", _DESCRIPTION)
+    parser.usage = "infertap doctor [--all] [--SETTING VALUE ...]"
     parser.add_argument("--all", action="store_true", help="also settings that have their default")
     add_config_file(parser)
     add_settings(parser, SidecarConfig, SidecarConfig.model_fields, "settings")
@@ -59,18 +61,19 @@ def main(argv: Sequence[str]) -> int:
     choice = choose(config, OtelEnvironment.read(environ), cwd=Path.cwd())
     refuse_own_endpoint(choice, config.receiver_addresses)
 
-    out = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100, highlight=False, soft_wrap=True)
+    out = line_console()
     _print_choice(choice, config, out)
     for line in own_endpoints:
-        out.print(Text(f"! {line}", "yellow"))
+        _note(out, line)
     if mlflow_exports(OtelEnvironment.read(environ)):
-        out.print(Text(f"! {_MLFLOW_EXPORTS}", "yellow"))
+        _note(out, _MLFLOW_EXPORTS)
     with ctrl_c_ends_the_process():
-        passed = _print_checks(choice, out)
-    folders = survey({choice.spool_dir, Path.cwd() / ".infertap_spool", *_local_spool(config)}, choice)
+        failed = _print_checks(choice, out)
+    folders = survey(known_spools(config, choice), choice)
     _print_spool(folders, out)
     _print_settings(config, show_all, out)
-    return 0 if passed else 1
+    _print_verdict(failed, out)
+    return 1 if failed else 0
 
 
 def mlflow_exports(otel: OtelEnvironment) -> bool:
@@ -79,20 +82,18 @@ def mlflow_exports(otel: OtelEnvironment) -> bool:
     return otel.endpoint_variable is not None and not off and find_spec("mlflow") is not None
 
 
-def _local_spool(config: SidecarConfig) -> list[Path]:
-    """Where records waited while a local table was the destination."""
-    return [] if "://" in config.tables else [Path(config.tables).expanduser() / ".spool"]
+def _note(out: Console, text: str) -> None:
+    print_line(out, text, mark="! ", style="yellow")
 
 
 def _print_choice(choice: Choice, config: SidecarConfig, out: Console) -> None:
-    out.print(Text(choice.start_line(config.content), "bold"))
+    print_line(out, choice.start_line(config.content), style="bold")
     for warning in (choice.conflict, *choice.warnings):
         if warning:
-            out.print(Text(f"! {warning}", "yellow"))
+            _note(out, warning)
     if choice.targets.otlp is not None and (limits := _limits(choice.targets.otlp.limits)):
-        out.print(
-            f"limits of {choice.targets.otlp.platform}: {limits}; what does not fit goes by reference, or is withheld"
-        )
+        platform = choice.targets.otlp.platform
+        print_line(out, f"limits of {platform}: {limits}; what does not fit goes by reference, or is withheld")
 
 
 def _limits(limits: OtlpLimits) -> str:
@@ -108,36 +109,40 @@ def _limits(limits: OtlpLimits) -> str:
     return ", ".join(shown_limits)
 
 
-def _print_checks(choice: Choice, out: Console) -> bool:
-    passed = True
+def _print_checks(choice: Choice, out: Console) -> int:
+    """How many failed."""
+    failed = 0
     for check in run_checks(choice):
-        passed = passed and check.passed
-        out.print(
-            Text("✓ " if check.passed else "✗ ", "green" if check.passed else "red") + f"{check.what}: {check.words}"
-        )
-    return passed
+        failed += not check.passed
+        mark, style = ("✓ ", "green") if check.passed else ("✗ ", "red")
+        print_line(out, Text(f"{check.what}: {check.words}"), mark=mark, style=style)
+    return failed
 
 
 def _print_spool(folders: Sequence[FolderReport], out: Console) -> None:
-    if not folders:
-        out.print("spool: nothing there yet")
-        return
     for folder in folders:
-        waits = (
-            f"waiting segments: {folder.segments}, {size_text(folder.size_bytes)}"
-            if folder.segments
-            else "nothing waits"
-        )
+        waits = f"{folder.waiting.sentence}, {size_text(folder.size_bytes)}"
         state = "in use" if folder.owners else "current" if folder.current else "not in use"
-        out.print(
-            Text("spool folder ") + Text(folder.path.name, "bold") + f" for {folder.destination}: {state}, {waits}"
-        )
+        line = Text("spool folder ") + Text(folder.path.name, "bold") + f" for {folder.destination}: {state}, "
+        print_line(out, line + (waits if folder.waiting.segments else "nothing waits"))
         for name, status in folder.drainer.destinations.items():
             if status.last_error:
                 due_s = max(0, status.retry_at_ns - time.time_ns()) / 1e9
-                out.print(Text(f"  {name} fails (next try in {due_s:.0f} s): {status.last_error}", "yellow"))
+                failure = f"{name} fails (next try in {due_s:.0f} s): {status.last_error}"
+                print_line(out, failure, mark="  ! ", style="yellow")
+        if folder.parked:
+            records = f"{plural(folder.parked, 'record')} in its folder `parked`: no destination takes them"
+            print_line(out, records, mark="  ! ", style="yellow")
         if folder.forgotten:
-            out.print(Text(f"  forgotten: nobody delivers these; infertap drain {folder.path}", "yellow"))
+            line = Text(f"forgotten: nobody delivers these; infertap drain {short(folder.path)}", "yellow")
+            print_line(out, line, mark="  ! ", style="yellow")
+
+
+def _print_verdict(failed: int, out: Console) -> None:
+    if failed:
+        print_line(out, f"{plural(failed, 'problem')} found (✗)", style="bold red")
+    else:
+        print_line(out, "no problem found", style="bold green")
 
 
 def _print_settings(config: SidecarConfig, show_all: bool, out: Console) -> None:
@@ -154,9 +159,9 @@ def _print_settings(config: SidecarConfig, show_all: bool, out: Console) -> None
         grid.add_row(name, Text(value), "environment")
     out.print()
     if grid.row_count:
-        out.print(grid, soft_wrap=False)
+        out.print(grid)
     if not show_all:
-        out.print(Text("all other settings have their defaults (infertap doctor --all)", "dim"))
+        print_line(out, "all other settings have their defaults (infertap doctor --all)", style="dim")
 
 
 def _setting_text(config: SidecarConfig, name: str) -> str:

@@ -10,10 +10,11 @@ from infertap.drain.settings import DrainerSettings
 from infertap.errors import InfertapError
 from infertap.otel_env import OtelEnvironment
 from infertap.spool.folder import SpoolFolder
+from infertap_sidecar.drained_view import drained_lines, waiting_elsewhere
 from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings
-from infertap_sidecar.places import size_text
+from infertap_sidecar.places import short
 from infertap_sidecar.settings import SidecarConfig
-from infertap_sidecar.spool_survey import report
+from infertap_sidecar.spool_survey import known_spools, report, survey
 from infertap_sidecar.spool_targets import settings_of
 
 _DESCRIPTION = """\
@@ -34,7 +35,9 @@ _SETTINGS = (
 def main(argv: Sequence[str]) -> int:
     """0 if all is delivered, 1 if something is left. Raises: ConfigError, InfertapError."""
     parser = make_parser("drain", _DESCRIPTION)
-    parser.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, default=None, help="see above")
+    parser.usage = "infertap drain [FOLDER] [--follow] [--SETTING VALUE ...]"
+    folder_help = "one destination's folder, or a spool_dir; default: the folder of the settings"
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, default=None, help=folder_help)
     parser.add_argument("--follow", action="store_true", help="stay and deliver what comes, until a signal")
     add_config_file(parser)
     add_settings(parser, SidecarConfig, _SETTINGS, "settings")
@@ -43,7 +46,10 @@ def main(argv: Sequence[str]) -> int:
     work = _work(arguments.folder, config)
     if arguments.follow and len(work) > 1:
         raise InfertapError(f"--follow takes one folder, and {arguments.folder} holds {len(work)}; name one of them")
-    return max((_drain(settings, follow=arguments.follow) for settings in work), default=0)
+    code = max(_drain(settings, follow=arguments.follow) for settings in work)
+    if arguments.folder is None:
+        _tell_of_others(config)
+    return code
 
 
 def _work(given: Path | None, config: SidecarConfig) -> list[DrainerSettings]:
@@ -65,13 +71,24 @@ def _work(given: Path | None, config: SidecarConfig) -> list[DrainerSettings]:
 
 def _drain(settings: DrainerSettings, *, follow: bool) -> int:
     if not follow and not settings.folder.exists():
-        print(f"{settings.folder}: nothing there, nothing to deliver")
+        print(f"nothing to deliver: there is no spool folder {short(settings.folder)}")
         return 0
     # The heavy parts are loaded where there is something to carry.
     from infertap.drain.foreground import run_foreground
 
+    before = report(settings.folder)
     code = run_foreground(SpoolFolder(settings.folder), settings, follow=follow)
-    left = report(settings.folder)
-    waits = f"{left.segments} segments wait, {size_text(left.size_bytes)}" if left.segments else "nothing waits"
-    print(f"{settings.folder} for {left.destination}: {waits}")
-    return code
+    after = report(settings.folder)
+    print("\n".join(drained_lines(before, after)), flush=True)
+    # Another one's lock is no failure where that one has left nothing.
+    return code if after.waiting.segments else 0
+
+
+def _tell_of_others(config: SidecarConfig) -> None:
+    """Names the folders beside in which something waits for a destination of former times."""
+    choice = choose(config, with_settings(OtelEnvironment.read(os.environ), config, cwd=Path.cwd()), cwd=Path.cwd())
+    forgotten = [folder for folder in survey(known_spools(config, choice), choice) if folder.forgotten]
+    if forgotten:
+        print("\nother folders, whose destination is not that of the settings:")
+    for folder in forgotten:
+        print(f"  {waiting_elsewhere(folder)}")

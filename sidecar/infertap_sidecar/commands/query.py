@@ -11,8 +11,11 @@ _DESCRIPTION = """\
 Asks the tables inference, spans and ledger. One reading statement: SELECT, WITH or EXPLAIN.
 
   infertap query "SELECT path, count(*) AS requests,
-                         approx_percentile_cont(duration_ns, 0.95) / 1e6 AS p95_ms
-                  FROM inference GROUP BY path"\
+                    approx_percentile_cont(duration_ns, 0.95) / 1e6 AS p95_ms
+                  FROM inference GROUP BY path"
+  infertap query "SELECT * FROM inference" --format parquet > inference.parquet
+
+What they hold: docs/tables.md.\
 """
 FORMATS = ("table", "jsonl", "csv", "parquet")
 

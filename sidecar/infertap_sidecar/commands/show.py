@@ -1,4 +1,4 @@
-"""`infertap show REQUEST_ID`: one request with its answer, its timing and its spans."""
+"""`infertap show [REQUEST_ID]`: one request with its answer, its timing and its spans."""
 
 import sys
 from collections.abc import Sequence
@@ -7,42 +7,54 @@ from typing import Any
 from infertap.errors import InfertapError
 from infertap_sidecar.flags import make_parser
 from infertap_sidecar.interrupts import ctrl_c_ends_the_process
+from infertap_sidecar.places import short
 from infertap_sidecar.target import add_table_settings, table_target
+from infertap_sidecar.terminal import WIDTH_MAX, console, harmless_json
 
 _DESCRIPTION = """\
-Shows everything that was recorded about one request.
+Shows everything that was recorded about one request: what went in, what came out, its spans.
+Without an id: the newest request.
 
-  infertap show 0193e0a2-7c1e-7b3a-9d2f-5a6b7c8d9e0f\
+  infertap show
+  infertap show 0193e0a2-7c1e           enough where no other id begins so
+  infertap show 4bf92f3577b34da6a3ce929d0e0e4736           a trace id\
 """
+_NEWEST = "SELECT request_id, request_time, status_code, path FROM inference ORDER BY request_time DESC LIMIT 10"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print one request. Raises: ConfigError, InfertapError where there is none of that id."""
+    """Print one request. Raises: ConfigError, QueryError, InfertapError where there is none of that id."""
     parser = make_parser("show", _DESCRIPTION)
-    parser.add_argument("request_id", metavar="REQUEST_ID", help="the row's request_id")
-    parser.add_argument("--json", action="store_true", help="row and spans as one JSON object")
+    help_ = "request_id or trace_id of a row, or the beginning of it; default: the newest request"
+    parser.add_argument("request_id", metavar="REQUEST_ID", nargs="?", help=help_)
+    parser.add_argument("--json", action="store_true", help="row and spans as one JSON object, with nothing left out")
     add_table_settings(parser)
     target = table_target(parser, argv, own=("request_id", "json"))
     arguments = parser.parse_args(argv)
 
-    from infertap.tables.query import lookup
+    from infertap.tables.lookup import lookup
 
     with ctrl_c_ends_the_process():
         found = lookup(target, arguments.request_id)
-    if found["inference"] is None and not found["spans"]:
+    if found.inference is None and not found.spans:
+        place = short(target.uri)
+        if arguments.request_id is None:
+            raise InfertapError(f"there is no request in {place} yet")
         raise InfertapError(
-            f"there is no request {arguments.request_id} in {target.uri} (a new one appears with the next commit)"
+            f"there is no request {arguments.request_id} in {place} (a new one appears with the next commit); "
+            f'the newest ones: infertap query "{_NEWEST}"'
         )
     if arguments.json:
-        _print_json(found)
+        _print_json(found._asdict())
     else:
         from infertap_sidecar.request_view import print_request
 
-        print_request(found["inference"], found["spans"], sys.stdout)
+        print_request(found.inference, found.spans, console(sys.stdout, width_max=WIDTH_MAX))
     return 0
 
 
 def _print_json(found: dict[str, Any]) -> None:
     import orjson
 
-    print(orjson.dumps(found, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
+    text = orjson.dumps(found, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode()
+    print(harmless_json(text) if sys.stdout.isatty() else text)

@@ -21,6 +21,7 @@ from infertap_sidecar.demo.clients import Answered, Clients, Planned, plan
 from infertap_sidecar.demo.findings import Run
 from infertap_sidecar.demo.screen import make_console, make_progress, show_commands, show_findings
 from infertap_sidecar.demo.wine import WineModel
+from infertap_sidecar.places import why_unwritable
 
 DONE, FAILED = 0, 1
 AT_ONCE = 8
@@ -60,6 +61,7 @@ class Play:
         """The exit code: 0 if every request has its row. Raises: DemoError, QueryError, RetryableError."""
         _check_free(self.port, "--port")
         _check_free(self.admin_port, "--admin-port")
+        _check_writable(self.target)
         console = make_console()
         console.print(
             "[bold]infertap demo[/]: clients → [bold]infertap serve[/] → a model server that knows nothing of it"
@@ -108,6 +110,13 @@ def _check_free(port: int | None, flag: str) -> None:
             listen(Address("127.0.0.1", port), flag).close()
         except OSError as error:
             raise DemoError(str(error.strerror)) from error
+
+
+def _check_writable(target: TableTarget) -> None:
+    """Raises: DemoError: the tables would stay empty."""
+    reason = why_unwritable(target.local_path) if target.local_path is not None else ""
+    if reason:
+        raise DemoError(f"cannot write the tables ({reason}); --tables takes another place")
 
 
 def _send(stage: Stage, model: WineModel, name: str, requests: Sequence[Planned], progress: Progress) -> list[Answered]:

@@ -63,7 +63,7 @@ def show_findings(console: Console, findings: Findings) -> None:
 def show_commands(console: Console, findings: Findings, tables: str, *, default_tables: bool) -> None:
     """The two or three commands to look further."""
     suffix = "" if default_tables else f" --tables {shlex.quote(tables)}"
-    sql = "SELECT path, status_code, count(*) FROM inference GROUP BY 1, 2 ORDER BY 3 DESC"
+    sql = "SELECT path, status_code, count(*) FROM inference GROUP BY 1, 2"
     program = _program()
     commands = [f'{program} query "{sql}"{suffix}']
     if findings.streamed is not None:
@@ -115,11 +115,13 @@ def _request(title: str, row: Mapping[str, Any]) -> Panel:
         Text(f"{row['method']} {row['path']}  →  {row['status_code']}, {row['end_reason']}"),
         Text(f"{row['duration_ns'] / 1e6:.1f} ms, {chunks}, {bytes_passed}"),
     ]
-    for name in ("request", "response"):
-        if row[name]:
-            lines.append(Text.assemble((f"{name:<9}", "dim"), _shortened(row[name])))
-    if row["is_stream"] and row["response"]:
-        lines.append(Text.assemble((f"{'in words':<9}", "dim"), _words(row["response"])))
+    streamed = row["is_stream"] and row["response"]
+    bodies = {"request": _shortened(row["request"] or ""), "response": _shortened(row["response"] or "")}
+    if streamed:
+        bodies["response"] = f"{_words(row['response'])} ({chunks}, put together)"
+    for name, text in bodies.items():
+        if text:
+            lines.append(Text.assemble((f"{name:<9}", "dim"), text))
     return Panel(Group(*lines), title=f"{title}  [dim]{row['request_id']}[/]", title_align="left")
 
 

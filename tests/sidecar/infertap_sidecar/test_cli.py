@@ -1,5 +1,6 @@
 """The command line itself: overview, unknown names, exit codes, and what is imported."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,19 @@ def test_an_unknown_command_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> N
     assert "did you mean serve?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
-def test_every_command_explains_itself(infertap: Any, name: str) -> None:
-    """`--help` is 0 and fits 100 columns."""
-    result = infertap(name, "--help", COLUMNS="100")
+@pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(infertap: Any, name: str, columns: int) -> None:
+    """`--help` is 0, fits the terminal, and has a word on each flag."""
+    result = infertap(name, "--help", COLUMNS=str(columns))
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("usage: infertap")
-    assert max(len(line) for line in result.stdout.splitlines()) <= 100
+    assert result.stdout.startswith(f"usage: infertap {name}")
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= columns
+    for line, following in pairwise([*lines, ""]):
+        if line.startswith("  -"):
+            explained = len(line) > 34 or "  " in line.strip() or following.startswith(" " * 12)
+            assert explained, line
 
 
 def test_serve_has_a_flag_for_every_setting(infertap: Any) -> None:

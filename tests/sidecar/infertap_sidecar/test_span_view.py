@@ -3,10 +3,11 @@
 import io
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from infertap_sidecar.output import console
 from infertap_sidecar.span_view import bar, print_spans, tree
 
 MS = 1_000_000
@@ -28,9 +29,9 @@ TRACE = [
 ]
 
 
-def printed(spans: list[dict[str, Any]]) -> str:
+def printed(spans: list[dict[str, Any]], width: int = 100) -> str:
     out = io.StringIO()
-    print_spans(spans, console(out))
+    print_spans(spans, Console(file=out, width=width))
     return out.getvalue()
 
 
@@ -47,12 +48,14 @@ def test_the_tree_and_its_waterfall() -> None:
     ]
 
 
-def test_a_long_trace_and_long_names_stay_within_100_columns() -> None:
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_long_trace_and_long_names_stay_within_the_width(width: int) -> None:
     """The first 200 spans, and how many more there are."""
     spans = [span(f"{number:04}" * 30, None, number, number + 1) for number in range(300)]
-    text = printed(spans)
-    assert max(map(len, text.splitlines())) <= 100
-    assert "… 100 more spans" in text
+    text = printed(spans, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "… 100 more" in text
+    assert all("━" in line for line in text.splitlines()[2:200])
     assert len(text.splitlines()) < 210
 
 
@@ -76,7 +79,7 @@ def test_every_span_comes_once(spans: list[dict[str, Any]]) -> None:
 @given(st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 1000))
 def test_a_bar_never_leaves_its_width(start: int, length: int, total: int) -> None:
     """At least one cell, also for a span that ends before it begins or after everything."""
-    text = bar(span("a", None, start, start + length), 0, total * MS)
+    text = bar(span("a", None, start, start + length), 0, total * MS, width=28)
     assert 1 <= len(text) <= 28
     assert "━" in text
-    assert "━" in bar(span("a", None, start, start - length), 0, total * MS)
+    assert "━" in bar(span("a", None, start, start - length), 0, total * MS, width=28)

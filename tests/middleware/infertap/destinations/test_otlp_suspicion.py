@@ -13,23 +13,11 @@ from infertap.errors import RetryableError
 from infertap.record import InferenceRecord, ServerSpanFacts, SpanRecord
 from infertap.spool.reader import Segment
 from infertap.targets import OtlpTarget
+from infertap.testing import ManualClock
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 PROTOCOLS = ["grpc", "http/protobuf"]
 FAILING = {"http_status": 500, "grpc_code": "INTERNAL"}
-
-
-class ManualClock:
-    """Moves when told."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def wall_ns(self) -> int:
-        return int(self.now_s * 1e9)
-
-    def monotonic_s(self) -> float:
-        return self.now_s
 
 
 class Spool:

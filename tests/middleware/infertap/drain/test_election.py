@@ -266,7 +266,7 @@ def test_an_external_owner_waits_for_nobody_where_nobody_drains(bench: Any) -> N
     """A stop with a day to wait ends at once, and says how many wait and what delivers them."""
     owner = bench.owner(mode="external")
     owner.tell(rows=["a", "b"])
-    waits = f"2 requests wait and nobody drains it: `infertap drain {bench.folder.path}` delivers"
+    waits = f"2 requests wait and nobody drains it; run `infertap drain {bench.folder.path}`"
     assert owner.tell(stop=86_400.0) == {"left": 1, "waits": waits}
 
 

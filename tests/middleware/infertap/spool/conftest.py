@@ -15,19 +15,11 @@ import pytest
 from infertap.spool.folder import SpoolFolder
 from infertap.spool.segment import SegmentWriter
 from infertap.spool.writer import SpoolWriter
+from infertap.testing import ManualClock
 
 
-class ManualClock:
-    """Starts at 2023-11-14 22:13:20 UTC and moves when told."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_700_000_000.0
-
-    def wall_ns(self) -> int:
-        return int(self.now_s * 1e9)
-
-    def monotonic_s(self) -> float:
-        return self.now_s
+class MinuteClock(ManualClock):
+    """Tells the epoch minute, too: what the ledger counts by."""
 
     @property
     def minute(self) -> int:
@@ -35,9 +27,9 @@ class ManualClock:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
+def clock() -> MinuteClock:
     """A clock that stands still until it is moved."""
-    return ManualClock()
+    return MinuteClock()
 
 
 @pytest.fixture

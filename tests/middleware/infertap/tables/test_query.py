@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infertap.tables.delta import DeltaWriter
-from infertap.tables.query import QueryError, check, lookup, query, rows
-from infertap.tables.rows import SegmentHead, span_row
-from infertap.tables.schema import SPANS
+from infertap.tables.query import QueryError, check, query, rows
 from infertap.targets import TableTarget
 
 
@@ -118,37 +116,22 @@ def test_a_table_that_does_not_exist_yet_is_named(target: TableTarget) -> None:
 @pytest.mark.usefixtures("recorded")
 def test_an_unknown_table_is_answered_with_the_known_ones(target: TableTarget) -> None:
     """A slip in the name costs one look at the message."""
-    with pytest.raises(QueryError, match="inference, spans and ledger"):
+    with pytest.raises(QueryError, match="there is no table `inferences`; did you mean `inference`"):
         query(target, "SELECT * FROM inferences")
-
-
-def test_a_request_is_found_with_all_spans_of_its_trace(
-    writer: DeltaWriter, open_writer: Callable[..., DeltaWriter], target: TableTarget, make_rows: Callable[..., Any]
-) -> None:
-    """Children know their trace but often not the request; both come, by start."""
-    request_id = "0199f3c2-7a10-7c3e-8a51-8f0c2b9d4e11"
-    day_us = (int(request_id.replace("-", "")[:12], 16)) * 1000
-    made = make_rows(2, trace_id="t1")
-    made[0] |= {"request_id": request_id, "request_time": day_us, "request_date": day_us // 86_400_000_000}
-    writer.commit(writer.encoder.encode(made), {"a1": 1})
-    spans, head = open_writer(SPANS), SegmentHead.of("a1", 1, {})
-    base = {"trace_id": "t1", "name": "s", "kind": "INTERNAL", "start_ns": day_us * 1000, "end_ns": day_us * 1000}
-    child = base | {"span_id": "2", "start_ns": base["start_ns"] + 5}
-    server = base | {"span_id": "1", "request_id": request_id}
-    other = base | {"span_id": "3", "trace_id": "t2"}
-    encoded = spans.encoder.encode([span_row(span, head, n) for n, span in enumerate((child, server, other))])
-    spans.commit(encoded, {"a1": 1})
-
-    found = lookup(target, request_id.upper())
-
-    assert found["inference"]["request_id"] == request_id
-    assert [span["span_id"] for span in found["spans"]] == ["1", "2"]
+    with pytest.raises(QueryError, match="inference, spans and ledger"):
+        query(target, "SELECT * FROM requests")
 
 
 @pytest.mark.usefixtures("recorded")
-def test_what_is_no_request_id_is_refused_and_an_unknown_one_is_none(target: TableTarget) -> None:
-    """An id goes into the query as a UUID only, so nothing can be smuggled in with it."""
-    with pytest.raises(QueryError, match="not a request id"):
-        lookup(target, "x' OR '1'='1")
+def test_columns_of_the_same_name_are_told_apart(target: TableTarget) -> None:
+    """A join brings `path` twice; both values arrive."""
+    sql = "SELECT a.path, b.path, a.method AS path_2 FROM inference a JOIN inference b ON a.request_id = b.request_id"
+    assert list(rows(query(target, sql))[0]) == ["path", "path_2", "path_2_2"]
 
-    assert lookup(target, "0199f3c2-7a10-7c3e-8a51-8f0c2b9d4e11") == {"inference": None, "spans": []}
+
+def test_values_that_python_cannot_hold_are_text_or_an_error(target: TableTarget, writer: DeltaWriter) -> None:
+    """Nanoseconds are not cut, and an interval is no panic."""
+    sql = "SELECT arrow_cast(1700000000123456789, 'Timestamp(Nanosecond, Some(\"+00:00\"))') AS at"
+    assert rows(query(target, sql)) == [{"at": "2023-11-14T22:13:20.123456789+00:00"}]
+    with pytest.raises(QueryError, match="`i` is an interval"):
+        rows(query(target, "SELECT interval '1 day' AS i"))

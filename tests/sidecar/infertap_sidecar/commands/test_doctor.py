@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 
 def test_defaults_are_explained_and_nothing_is_made(infertap: Any, tmp_path: Path) -> None:
     """Where to, why, writable; looking leaves no trace."""
@@ -11,6 +13,7 @@ def test_defaults_are_explained_and_nothing_is_made(infertap: Any, tmp_path: Pat
     assert result.returncode == 0
     assert "recording to ./inference_tables because nothing else is set" in result.stdout
     assert result.stdout.count("✓") == 2
+    assert "no problem found" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -46,12 +49,49 @@ def test_a_dead_endpoint_and_a_conflict_are_seen_without_their_secrets(
     assert "topsecret" not in result.stdout + result.stderr
 
 
-def test_tables_that_cannot_be_written_are_seen(infertap: Any, tmp_path: Path) -> None:
-    """A file where the folder should be: exit code 1."""
-    (tmp_path / "tables").write_text("")
-    result = infertap("doctor", "--tables", "tables")
+@pytest.mark.parametrize(
+    ("tables", "reason"),
+    [("file", "./file is no folder"), ("file/below", "./file is no folder"), ("/proc/tables", "/proc: ")],
+)
+def test_tables_that_cannot_be_written_are_seen(infertap: Any, tmp_path: Path, tables: str, reason: str) -> None:
+    """A file where the folder should be, and a file system that takes none although the rights do: exit code 1."""
+    (tmp_path / "file").write_text("")
+    result = infertap("doctor", "--tables", tables)
     assert result.returncode == 1
-    assert "NOT WRITABLE" in result.stdout
+    assert f"NOT WRITABLE, so records wait in the spool: {reason}" in result.stdout
+    assert "2 problems found" in result.stdout
+
+
+def test_a_full_disk_is_seen(infertap: Any, tmp_path: Path) -> None:
+    """The folder can be entered and files can be made, but they take no byte."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "from infertap_sidecar.cli import main; sys.exit(main(['doctor', '--tables', sys.argv[1]]))"
+    )
+    result = infertap.python("-c", code, str(tmp_path / "tables"))
+    assert result.returncode == 1, result.stderr
+    assert "File too large" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_would_stop_serve_stops_doctor(infertap: Any) -> None:
+    """One list with the mistakes in flags and in `OTEL_*`, exit code 2, the same words from both."""
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "carrier-pigeon"}
+    flags = ("--content", "half", "--upstream", "http://127.0.0.1:1")
+    doctor, serve = infertap("doctor", *flags, **environ), infertap("serve", *flags, **environ)
+    assert doctor.returncode == serve.returncode == 2
+    assert doctor.stderr.replace("infertap doctor", "infertap serve") == serve.stderr
+    assert "2 problems" in serve.stderr
+
+
+def test_the_settings_of_a_table_do_not_hide_mistakes_in_otel(infertap: Any) -> None:
+    """`serve` refuses them whatever the destination is, and so does doctor."""
+    result = infertap("doctor", "--destination", "table", OTEL_EXPORTER_OTLP_PROTOCOL="carrier-pigeon")
+    serve = infertap(
+        "serve", "--destination", "table", "--upstream", "http://x:1", OTEL_EXPORTER_OTLP_PROTOCOL="pigeon"
+    )
+    assert result.returncode == serve.returncode == 2
 
 
 def test_wrong_settings_are_usage_errors(infertap: Any) -> None:

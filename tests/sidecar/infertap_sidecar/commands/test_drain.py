@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,18 +13,26 @@ from typing import Any
 
 import pytest
 
+from infertap.spool.lock import FileLock
+
 
 def count(infertap: Any, tables: str = "inference_tables") -> str:
     return str(infertap("query", "SELECT count(*) AS n FROM inference", "--tables", tables).stdout.strip())
 
 
 def test_a_spool_is_delivered_once(infertap: Any) -> None:
-    """Three requests, delivered by the first run; the second finds nothing."""
+    """Three requests, delivered by the first run, which says so; the second finds nothing."""
     infertap.record()
     first = infertap("drain")
     assert first.returncode == 0, first.stderr
-    assert "nothing waits" in first.stdout
-    assert infertap("drain").returncode == 0
+    assert first.stderr == ""
+    assert first.stdout.splitlines()[1:] == [
+        "  tables ./inference_tables: 3 requests delivered",
+        "  nothing is left",
+    ]
+    second = infertap("drain")
+    assert second.returncode == 0
+    assert "nothing to deliver to ./inference_tables" in second.stdout
     assert count(infertap) == '{"n":3}'
 
 
@@ -35,6 +44,38 @@ def test_nothing_to_deliver_is_fine(infertap: Any, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_was_not_delivered_is_said_with_its_reason(infertap: Any, tmp_path: Path) -> None:
+    """Tables that cannot be made: exit code 1, the reason, how much waits."""
+    infertap.record(INFERTAP_SPOOL_DIR="spool")
+    (tmp_path / "inference_tables").write_text("")
+    result = infertap("drain", "--spool-dir", "spool")
+    assert result.returncode == 1
+    assert "  tables ./inference_tables: nothing delivered: table" in result.stdout
+    assert "  3 requests wait, " in result.stdout
+    assert result.stderr.startswith("infertap drain: destination table did not take records")
+
+
+def test_what_is_parked_is_said(infertap: Any, tmp_path: Path) -> None:
+    """Records that no destination takes are not forgotten, also where nothing waits any more."""
+    infertap.record()
+    (folder,) = (tmp_path / "inference_tables" / ".spool").glob("table-*")
+    (folder / "parked" / "table-drainer-1.jsonl").write_text('{"kind": "request"}\n{"kind": "span"}\n')
+    assert "2 records are in its folder `parked`" in infertap("drain").stdout
+
+
+def test_a_folder_that_another_process_drains_is_left_to_it(infertap: Any, tmp_path: Path) -> None:
+    """Exit code 1 while something is left there, and who has it."""
+    infertap.record()
+    (folder,) = (tmp_path / "inference_tables" / ".spool").glob("table-*")
+    lock = FileLock.try_acquire(folder / "drainer.lock")
+    assert lock is not None
+    result = infertap("drain")
+    lock.close()
+    assert result.returncode == 1
+    assert "3 requests wait" in result.stdout
+    assert "another process drains it" in result.stdout
+
+
 def test_a_forgotten_folder_goes_where_it_was_meant_to(infertap: Any, tmp_path: Path) -> None:
     """The destination was changed; doctor names the old folder, drain delivers it to the old tables."""
     infertap.record("old_tables")
@@ -44,6 +85,9 @@ def test_a_forgotten_folder_goes_where_it_was_meant_to(infertap: Any, tmp_path: 
     (folder,) = (tmp_path / "old_tables" / ".spool").glob("table-*")
     assert "forgotten" in found.stdout
     assert folder.name in found.stdout
+    beside = infertap("drain", **new)
+    assert beside.returncode == 0
+    assert f"3 requests wait for ./old_tables (infertap drain ./old_tables/.spool/{folder.name})" in beside.stdout
     result = infertap("drain", str(folder), **new)
     assert result.returncode == 0, result.stderr
     assert count(infertap, "old_tables") == '{"n":3}'
@@ -197,12 +241,16 @@ def test_follow_delivers_what_comes_and_ends_at_a_signal(infertap: Any, tmp_path
 
 
 def test_maintain_reports_each_table(infertap: Any) -> None:
-    """Several small files become one; a table that does not exist is said to."""
-    assert "does not exist yet" in infertap("maintain").stdout
+    """Several small files become one, with their sizes; a second time there is nothing to do."""
+    nothing = infertap("maintain")
+    assert (nothing.returncode, nothing.stdout) == (0, "there are no tables in ./inference_tables yet\n")
     for _ in range(2):
         infertap.record()
         assert infertap("drain").returncode == 0
     result = infertap("maintain", "--force")
     assert result.returncode == 0, result.stderr
-    assert "2 files became 1" in result.stdout
+    sizes = r"\(\d+\.\d KiB\)"
+    assert re.search(rf"^inference  2 files {sizes} became 1 {sizes}; the table has 1 file, ", result.stdout, re.M)
+    assert "inference  nothing to compact: 1 file, " in infertap("maintain", "--force").stdout
+    assert "inference  was maintained within this hour" in infertap("maintain").stdout
     assert count(infertap) == '{"n":6}'

@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from deltalake import QueryBuilder
 
 SQL = "SELECT path, status_code, response, logging_error_codes FROM inference ORDER BY status_code"
@@ -76,11 +78,24 @@ def test_other_tables_are_named_by_a_flag(delivered: Any, infertap: Any) -> None
 
 def test_refusals_are_messages(delivered: Any, infertap: Any) -> None:
     """A failed query is exit code 1 and no traceback; a statement that may not be and a wrong flag are 2."""
-    for statement, code in (("DROP TABLE inference", 2), ("SELECT nothing FROM inference", 1)):
+    refused = {
+        "DROP TABLE inference": (2, "only reading statements are allowed"),
+        "COPY inference TO 'out.csv'": (2, "only reading statements are allowed"),
+        "SELECT 1; SELECT 2": (2, "one statement at a time"),
+        "SELECT stats_code FROM inference": (1, "there is no column `stats_code`; did you mean `status_code`?"),
+        "SELECT * FROM inferenc": (1, "there is no table `inferenc`; did you mean `inference`?"),
+        "SELECT count(path FROM inference": (1, "this SQL is not understood at line 1, column 19"),
+        "SELECT path FROM inference GROUP BY status_code": (1, "column `path` must be in GROUP BY"),
+        "SELECT sum(path) FROM inference": (1, "no function takes these types: sum("),
+        "SELECT foo(path) FROM inference": (1, "there is no function `foo`"),
+        "SELECT interval '1 day' AS i": (1, "column `i` is an interval"),
+    }
+    for statement, (code, words) in refused.items():
         result = delivered("query", statement)
-        assert result.returncode == code
-        assert result.stderr.startswith("infertap query: ")
-        assert "Traceback" not in result.stderr
+        assert result.returncode == code, statement
+        assert result.stderr.startswith(f"infertap query: {words}"), result.stderr
+        assert result.stderr.count("\n") == 1
+    assert not (delivered.folder / "out.csv").exists()
     assert "nothing was recorded" in infertap("query", SQL).stderr
     assert infertap("query", SQL, "--format", "xml").returncode == 2
     assert infertap("query", SQL, "--tabels", "x").returncode == 2
@@ -99,3 +114,18 @@ def test_a_reader_that_stops_early_is_no_failure(delivered: Any) -> None:
     assert process.stderr.read() == b""
     assert process.wait(timeout=300) == 0
     process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    "command", [("query", "SELECT * FROM inference", "--format", "table"), ("show",), ("doctor", "--all")]
+)
+def test_a_closed_pipe_ends_what_is_for_people_quietly_too(delivered: Any, command: tuple[str, ...]) -> None:
+    """Nobody reads at all: exit code 0 (or doctor's finding), and not a word on standard error."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "infertap_sidecar", *command], cwd=delivered.folder, stdout=writer,
+        stderr=subprocess.PIPE, check=False, timeout=300,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 
 def an_id(delivered: Any) -> str:
     sql = "SELECT request_id FROM inference WHERE status_code = 404"
@@ -28,8 +30,47 @@ def test_everything_as_json(delivered: Any) -> None:
     assert [span["kind"] for span in found["spans"]] == ["SPAN_KIND_SERVER"]
 
 
-def test_an_unknown_request_is_a_failure(delivered: Any) -> None:
-    """Exit code 1, and where was looked."""
-    result = delivered("show", "0193e0a2-7c1e-7b3a-9d2f-5a6b7c8d9e0f")
+@pytest.mark.parametrize(
+    "request_id", ["0193e0a2-7c1e-7b3a-9d2f-5a6b7c8d9e0f", "ffffffff-ffff-7fff-bfff-ffffffffffff", "ffff"]
+)
+def test_an_unknown_request_is_a_failure(delivered: Any, request_id: str) -> None:
+    """Exit code 1, one line with where was looked and how to find another; also for an id from the end of time."""
+    result = delivered("show", request_id)
     assert result.returncode == 1
-    assert "there is no request 0193e0a2" in result.stderr
+    assert result.stderr.startswith(f"infertap show: there is no request {request_id} in ./inference_tables")
+    assert "infertap query" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_no_id_is_a_wrong_use(delivered: Any) -> None:
+    """Exit code 2, and what would do."""
+    result = delivered("show", "yesterday's")
+    assert result.returncode == 2
+    assert "not a request id" in result.stderr
+
+
+def test_nothing_recorded_yet_is_a_failure(infertap: Any) -> None:
+    """Exit code 1 in one sentence."""
+    result = infertap("show")
+    assert result.returncode == 1
+    assert result.stderr.startswith("infertap show: there is no table `inference` yet")
+
+
+def test_the_beginning_of_an_id_and_no_id_at_all(delivered: Any) -> None:
+    """The beginning is enough where no other begins so; without any, it is the newest."""
+    request_id = an_id(delivered)
+    known = [
+        row["request_id"]
+        for row in map(json.loads, delivered("query", "SELECT request_id FROM inference").stdout.splitlines())
+    ]
+    beginning = next(request_id[:n] for n in range(4, 37) if sum(i.startswith(request_id[:n]) for i in known) == 1)
+    assert json.loads(delivered("show", beginning, "--json").stdout)["inference"]["request_id"] == request_id
+    assert json.loads(delivered("show", "--json").stdout)["inference"]["path"] == "/v1/broken"
+
+
+def test_several_that_fit_are_listed(delivered: Any) -> None:
+    """Exit code 1, and a line for each."""
+    result = delivered("show", an_id(delivered)[:4])
+    assert result.returncode == 1
+    assert "3 requests fit" in result.stderr
+    assert result.stderr.count("  POST /v1/") == 3
