@@ -38,6 +38,7 @@ SIDECAR_SETTINGS = frozenset(
         "workers",
         "log_format",
         "upstream_connect_timeout_s",
+        "upstream_client",
         "upstream_read_timeout_s",
         "upstream_host_header",
         "connection_drain_s",

@@ -133,16 +133,17 @@ class ReverseProxy:
                 trace_fields=propagate.get_global_textmap().fields,
                 outer=self._outer_secret if current_server_span() is not None else None,
             ),
-            body=None if body.empty else body.chunks(),
+            body=body.content(),
         )
 
 
 class _RequestBody:
-    """The client's body as it arrives; whoever reads it, `done` says when nobody will read any more."""
+    """The client's body, whole or as it arrives; `done` says when nobody will read any more of it."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._first: Message = {}
+        self._whole = False
         self.empty = True
         self.done = asyncio.Event()
 
@@ -151,12 +152,19 @@ class _RequestBody:
         self._first = await self._receive()
         if self._first["type"] != "http.request":
             return False
-        self.empty = not self._first.get("body") and not self._first.get("more_body", False)
-        if self.empty:
+        self._whole = not self._first.get("more_body", False)
+        self.empty = self._whole and not self._first.get("body")
+        if self._whole:
             self.done.set()
         return True
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
+    def content(self) -> bytes | AsyncGenerator[bytes, None] | None:
+        """All of it, pieces, or None; as an upstream wants it."""
+        if self.empty:
+            return None
+        return self._first["body"] if self._whole else self._pieces()
+
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
         message = self._first
         try:
             while True:

@@ -2,7 +2,8 @@
 
 1. An `Upstream` adds no header, drops none, follows no redirect, keeps no cookie and decodes no body.
 2. Failures arrive as `UpstreamError`; their texts never quote what either side sent.
-3. It closes the request's body as soon as it will read no more of it.
+3. It closes a body that comes piece by piece as soon as it will read no more of it.
+4. What reading the request's body raises, it raises.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -12,6 +13,8 @@ from typing import Protocol
 
 from infertap.errors import InfertapError
 from infertap.record import EndReason
+
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 HeaderList = Sequence[tuple[bytes, bytes]]
 
@@ -23,8 +26,17 @@ class UpstreamRequest:
     method: str
     target: bytes
     headers: HeaderList
-    body: AsyncGenerator[bytes, None] | None
-    """None where the request has no body at all."""
+    body: bytes | AsyncGenerator[bytes, None] | None
+    """Whole, where all of it is there; piece by piece otherwise; None where the request has no body at all."""
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether it may be sent again after a connection died without an answer (RFC 9110 section 9.2.2).
+
+        The server may have acted on the first one, so only where twice is the same as once, and only if the body can
+        be had again. A POST, as most inference requests are, never.
+        """
+        return self.method in _IDEMPOTENT and (self.body is None or isinstance(self.body, bytes))
 
 
 class UpstreamResponse(Protocol):
@@ -40,6 +52,10 @@ class UpstreamResponse(Protocol):
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, once. Raises: UpstreamError."""
+
+    @property
+    def trailers(self) -> HeaderList:
+        """After the body: the fields behind it, as received; none from a client that cannot see them."""
 
 
 class Upstream(Protocol):
