@@ -19,6 +19,7 @@ _HOP_BY_HOP = frozenset(
 )  # fmt: skip
 _NEVER_NAMED_AWAY = frozenset({b"host", b"content-length", b"content-type"})
 _WITHOUT_BODY = frozenset({204, 304})
+_UNDONE = frozenset({b"chunked", b"identity", b""})
 
 
 def request_headers(
@@ -70,16 +71,35 @@ def response_headers(received: Iterable[Header], *, status: int) -> list[Header]
     """The answer's headers as the client gets them; the server in front of us frames the body anew."""
     headers = [(name.lower(), value) for name, value in received]
     dropped = _connection_bound(headers)
-    chunked = any(name == b"transfer-encoding" for name, _ in headers)
-    if chunked or status in _WITHOUT_BODY:
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    if codings or status in _WITHOUT_BODY:
         # Chunks overrule a length (RFC 9112 section 6.3); a 304 may carry the length of what it does not send.
         dropped |= {b"content-length"}
-    return [header for header in headers if header[0] not in dropped]
+    kept = [header for header in headers if header[0] not in dropped]
+    if codings and status not in _WITHOUT_BODY:
+        # Only chunks were undone: `gzip, chunked` still is gzip, and the server in front adds chunks of its own.
+        kept += [(b"transfer-encoding", coding) for coding in _codings(codings) if coding not in _UNDONE]
+    return kept
+
+
+def announces_trailers(received: Iterable[Header]) -> bool:
+    """Whether the answer says that fields will follow its body."""
+    return any(name.lower() == b"trailer" for name, _ in received)
+
+
+def trailer_fields(received: Iterable[Header]) -> list[Header]:
+    """The fields behind the answer's body that may stand there (RFC 9110 section 6.5.1)."""
+    headers = [(name.lower(), value) for name, value in received]
+    return [header for header in headers if header[0] not in _HOP_BY_HOP | _NEVER_NAMED_AWAY]
 
 
 def wants_websocket(headers: Iterable[Header]) -> bool:
     """Whether the client asks to leave HTTP for WebSocket. Other upgrades may be ignored (RFC 9110 section 7.8)."""
     return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in headers)
+
+
+def _codings(values: Iterable[bytes]) -> list[bytes]:
+    return [coding.strip(b" \t").lower() for value in values for coding in value.split(b",")]
 
 
 def _connection_bound(headers: Iterable[Header]) -> frozenset[bytes]:

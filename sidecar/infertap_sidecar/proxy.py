@@ -15,7 +15,15 @@ from opentelemetry import propagate
 from infertap.asgi_types import Message, Receive, Scope, Send
 from infertap.tap import OUTCOME_KEY
 from infertap.trace import current_server_span
-from infertap_sidecar.headers import request_headers, response_headers, wants_websocket
+from infertap_sidecar.exact_target import TARGET_KEY
+from infertap_sidecar.headers import (
+    Header,
+    announces_trailers,
+    request_headers,
+    response_headers,
+    trailer_fields,
+    wants_websocket,
+)
 from infertap_sidecar.upstream.protocol import (
     UnforwardableError,
     Upstream,
@@ -83,7 +91,7 @@ class ReverseProxy:
         body = _RequestBody(receive)
         if not await body.begin():
             return
-        answer = _Answer(send)
+        answer = _Answer(send, takes_trailers="http.response.trailers" in (scope.get("extensions") or {}))
         try:
             await self._forward(scope, body, answer, receive)
             await answer.end()
@@ -180,29 +188,46 @@ class _RequestBody:
 
 
 class _Answer:
-    """The answer on its way out; remembers whether its head has been sent."""
+    """The answer on its way out; remembers whether its head has been sent.
 
-    def __init__(self, send: Send) -> None:
+    Args:
+        takes_trailers: The server in front offers ASGI's extension for them; uvicorn does not, and they are dropped.
+    """
+
+    def __init__(self, send: Send, *, takes_trailers: bool) -> None:
         self._send = send
+        self._takes_trailers = takes_trailers
+        self._announced = False
         self.started = False
+        self.trailers: list[Header] = []
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    async def start(self, response: UpstreamResponse) -> None:
         self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        message = {
+            "type": "http.response.start",
+            "status": response.status,
+            "headers": response_headers(response.headers, status=response.status),
+        }
+        if self._takes_trailers and announces_trailers(response.headers):
+            self._announced = message["trailers"] = True
+        await self._send(message)
 
     async def write(self, chunk: bytes) -> None:
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def end(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        if self._announced:
+            await self._send({"type": "http.response.trailers", "headers": self.trailers, "more_trailers": False})
 
 
 async def _relay(response: UpstreamResponse, answer: _Answer) -> None:
     if not 200 <= response.status <= 599:
         raise UpstreamError("UnexpectedStatus", f"the upstream answered with status {response.status}")
-    await answer.start(response.status, response_headers(response.headers, status=response.status))
+    await answer.start(response)
     async for chunk in response.chunks():
         await answer.write(chunk)
+    answer.trailers = trailer_fields(response.trailers)
 
 
 async def _pull_when_client_leaves(leash: asyncio.Timeout, body: _RequestBody, receive: Receive) -> None:
@@ -214,6 +239,10 @@ async def _pull_when_client_leaves(leash: asyncio.Timeout, body: _RequestBody, r
 
 
 def _target(scope: Scope) -> bytes:
+    exact: bytes = scope.get(TARGET_KEY, b"")
+    if exact.startswith(b"/"):
+        return exact
+    # Absolute form (`GET http://host/path`), or a server that does not tell.
     raw_path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8")
     query: bytes = scope.get("query_string", b"")
     return raw_path + b"?" + query if query else raw_path

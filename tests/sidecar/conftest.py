@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pytest
 import uvicorn
 
+from infertap_sidecar.exact_target import ExactTargetProtocol
 from infertap_sidecar.proxy import ReverseProxy
 from infertap_sidecar.servers import Server
 from infertap_sidecar.upstream.native_client import NativeUpstream
@@ -47,6 +48,7 @@ class Servers:
             "server_header": False,
             "date_header": False,
             "ws": "none",
+            "http": ExactTargetProtocol,
             "timeout_graceful_shutdown": 2,
         } | options
         started = threading.Event()

@@ -208,7 +208,7 @@ class Connection(asyncio.Protocol):
             while not answer.complete and rescued_bytes < _RESCUED_BYTES_MAX:
                 data = os.read(self._fd, _READ_BYTES)
                 if not data:
-                    answer.eof()
+                    # After a reset the kernel says "end" as well: no proof of an orderly one.
                     return
                 rescued_bytes += len(data)
                 answer.feed(data)

@@ -1,4 +1,4 @@
-"""The reference upstream: httpx's transport, without its client's cookies, redirects, decoding and logging."""
+"""The second upstream: httpx's transport, without its client's cookies, redirects, decoding and logging."""
 
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -73,10 +73,10 @@ class HttpxUpstream:
                 if not request.may_be_repeated:
                     raise
                 return await self._attempt(request)
-        except httpx.LocalProtocolError as error:
-            raise UnforwardableError("the request cannot be written as valid HTTP/1.1") from error
+        except httpx.LocalProtocolError:
+            raise UnforwardableError("the request cannot be written as valid HTTP/1.1") from None
         except httpx.TransportError as error:
-            raise self.explain(error) from error
+            raise self.explain(error) from None
         finally:
             if isinstance(request.body, AsyncGenerator):
                 await request.body.aclose()
@@ -97,7 +97,7 @@ class HttpxUpstream:
         return await self._transport.handle_async_request(outgoing)
 
     def explain(self, error: httpx.TransportError) -> UpstreamError:
-        """An httpx failure in our words; httpx's own text may quote what the server sent."""
+        """An httpx failure in our words; httpx's own, which may quote what the server sent, is never chained to it."""
         connect_s, silence_s = self._timeouts["connect"], self._timeouts["read"]
         assert connect_s is not None
         assert silence_s is not None
@@ -135,7 +135,7 @@ class HttpxResponse:
             async for chunk in stream:
                 yield chunk
         except httpx.TransportError as error:
-            raise self._upstream.explain(error) from error
+            raise self._upstream.explain(error) from None
 
 
 class _Stream(httpx.AsyncByteStream):

@@ -87,7 +87,7 @@ def get(target: bytes, *headers: bytes) -> bytes:
     "target",
     [
         b"/", b"//a/%2F?x=%20", b"/a/../b/./c", b"/a;b=c/%E2%82%AC?q=%zz&q=2&=", b"/%61%62?a=1?b=2", b"/v1/x?y=a+b%2Bc",
-        b"/a%00b", b"/" + b"x" * 4000,
+        b"/a%00b", b"/" + b"x" * 4000, b"/e?", b"/?", b"/a??b", b"/a#b?c", b"/caf%c3%A9?%",
     ],
 )  # fmt: skip
 def test_targets_arrive_byte_for_byte(servers: Any, target: bytes) -> None:
@@ -95,6 +95,13 @@ def test_targets_arrive_byte_for_byte(servers: Any, target: bytes) -> None:
     upstream = Recorder()
     exchange(servers.proxy(servers.raw(upstream)), get(target))
     assert upstream.lines()[0] == b"GET " + target + b" HTTP/1.1"
+
+
+def test_an_absolute_target_goes_on_as_path_and_query(servers: Any) -> None:
+    """A client that takes us for its forward proxy names the whole address; the upstream wants the path."""
+    upstream = Recorder()
+    exchange(servers.proxy(servers.raw(upstream)), get(b"http://shop.example/a/%2F?x=1"))
+    assert upstream.lines()[0] == b"GET /a/%2F?x=1 HTTP/1.1"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "REPORT"])
@@ -129,6 +136,18 @@ def test_answers_keep_status_headers_and_coded_bytes(servers: Any) -> None:
     assert head.split(b"\r\n")[1:5] == [
         b"set-cookie: a=1", b"content-encoding: gzip", b"set-cookie: b=2", b"content-length: 4",
     ]  # fmt: skip
+
+
+def test_a_transfer_coding_below_the_chunks_stays(servers: Any, client: str) -> None:
+    """`gzip, chunked` is undone by one layer and told the client by the other: its bytes are still gzip."""
+    if client == "httpx":
+        pytest.skip("h11 knows no transfer coding but chunked")
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n4\r\n\x1f\x8b\x00\xff\r\n0\r\n\r\n"
+    head, _, body = exchange(servers.proxy(servers.raw(Recorder(answer))), get(b"/")).partition(b"\r\n\r\n")
+    assert [line for line in head.split(b"\r\n") if line.startswith(b"transfer-encoding")] == [
+        b"transfer-encoding: gzip", b"transfer-encoding: chunked",
+    ]  # fmt: skip
+    assert body == b"4\r\n\x1f\x8b\x00\xff\r\n0\r\n\r\n"
 
 
 def test_redirects_and_cookies_are_the_clients_business(servers: Any) -> None:
