@@ -17,6 +17,7 @@ _HOP_BY_HOP = frozenset(
         b"te", b"trailer", b"transfer-encoding", b"upgrade",
     }
 )  # fmt: skip
+_CONNECTION = frozenset({b"connection", b"proxy-connection"})
 _NEVER_NAMED_AWAY = frozenset({b"host", b"content-length", b"content-type"})
 _WITHOUT_BODY = frozenset({204, 304})
 _UNDONE = frozenset({b"chunked", b"identity", b""})
@@ -45,23 +46,24 @@ def request_headers(
         trace_fields: All header names of the configured propagators, which `trace` replaces as a whole.
         outer: Tells a middleware in the model server that this request is recorded already; a secret.
     """
-    headers = list(received)
-    chunked = any(name == b"transfer-encoding" for name, _ in headers)
-    dropped = _connection_bound(headers) | {OUTER_MARKER, b"expect", b"x-forwarded-for"}
-    if chunked:
-        dropped |= {b"content-length"}
-    if authority is not None:
-        dropped |= {b"host"}
+    dropped = {OUTER_MARKER, b"expect", b"x-forwarded-for"}
     if trace:
-        dropped |= {name.lower().encode("latin-1") for name in trace_fields}
+        dropped.update([name.lower().encode("latin-1") for name in trace_fields])
+    headers = list(received)
+    dropped |= _connection_bound(headers)
+    names = {name for name, _ in headers}
+    if b"transfer-encoding" in names:
+        dropped.add(b"content-length")
+    if authority is not None:
+        dropped.add(b"host")
     kept = [header for header in headers if header[0] not in dropped]
-    names = {name for name, _ in kept}
     if authority is not None:
         kept.insert(0, (b"host", authority))
-    if has_body and b"content-length" not in names:
+    if has_body and (b"content-length" not in names or b"content-length" in dropped):
         kept.append((b"transfer-encoding", b"chunked"))
-    kept += _forwarded(headers, names, client=client, scheme=scheme)
-    kept += [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in trace.items()]
+    kept += _forwarded(headers, names - dropped, client=client, scheme=scheme)
+    if trace:
+        kept += [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in trace.items()]
     if outer is not None:
         kept.append((OUTER_MARKER, outer))
     return kept
@@ -78,7 +80,7 @@ def response_headers(received: Iterable[Header], *, status: int) -> list[Header]
     kept = [header for header in headers if header[0] not in dropped]
     if codings and status not in _WITHOUT_BODY:
         # Only chunks were undone: `gzip, chunked` still is gzip, and the server in front adds chunks of its own.
-        kept += [(b"transfer-encoding", coding) for coding in _codings(codings) if coding not in _UNDONE]
+        kept += [(b"transfer-encoding", coding) for coding in _listed(codings) if coding not in _UNDONE]
     return kept
 
 
@@ -98,18 +100,15 @@ def wants_websocket(headers: Iterable[Header]) -> bool:
     return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in headers)
 
 
-def _codings(values: Iterable[bytes]) -> list[bytes]:
-    return [coding.strip(b" \t").lower() for value in values for coding in value.split(b",")]
+def _listed(values: Iterable[bytes]) -> list[bytes]:
+    return [element.strip(b" \t").lower() for value in values for element in value.split(b",")]
 
 
 def _connection_bound(headers: Iterable[Header]) -> frozenset[bytes]:
-    named = {
-        token.strip().lower()
-        for name, value in headers
-        if name in (b"connection", b"proxy-connection")
-        for token in value.split(b",")
-    }
-    return _HOP_BY_HOP | (named - _NEVER_NAMED_AWAY)
+    values = [value for name, value in headers if name in _CONNECTION]
+    if not values:
+        return _HOP_BY_HOP
+    return _HOP_BY_HOP | (frozenset(_listed(values)) - _NEVER_NAMED_AWAY)
 
 
 def _forwarded(

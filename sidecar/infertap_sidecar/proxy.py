@@ -15,6 +15,7 @@ from opentelemetry import propagate
 from infertap.asgi_types import Message, Receive, Scope, Send
 from infertap.tap import OUTCOME_KEY
 from infertap.trace import current_server_span
+from infertap_sidecar.client_watch import ClientWatch
 from infertap_sidecar.exact_target import TARGET_KEY
 from infertap_sidecar.headers import (
     Header,
@@ -93,8 +94,8 @@ class ReverseProxy:
             return
         answer = _Answer(send, takes_trailers="http.response.trailers" in (scope.get("extensions") or {}))
         try:
-            await self._forward(scope, body, answer, receive)
-            await answer.end()
+            last = await self._forward(scope, body, answer, receive)
+            await answer.end(last)
         except ClientGoneError:
             return
         except UpstreamError as error:
@@ -107,21 +108,18 @@ class ReverseProxy:
         except UnforwardableError as error:
             await _answer_error(send, 400, "bad_request", str(error))
 
-    async def _forward(self, scope: Scope, body: "_RequestBody", answer: "_Answer", receive: Receive) -> None:
+    async def _forward(self, scope: Scope, body: "_RequestBody", answer: "_Answer", receive: Receive) -> bytes:
         """The exchange but for the last message, so that a client leaving after it disturbs nobody."""
+        watch = ClientWatch(receive, body.done)
         try:
-            # The leash ends the exchange from outside: rescheduled to now, it cancels what is awaited within.
-            async with asyncio.timeout(None) as leash:
-                watcher = asyncio.create_task(_pull_when_client_leaves(leash, body, receive))
-                try:
-                    async with self._upstream.exchange(self._request(scope, body)) as response:
-                        await _relay(response, answer)
-                finally:
-                    watcher.cancel()
-        except TimeoutError as error:
-            if not leash.expired():
+            async with self._upstream.exchange(self._request(scope, body)) as response:
+                return await _relay(response, answer)
+        except asyncio.CancelledError as error:
+            if not watch.client_left():
                 raise
             raise ClientGoneError from error
+        finally:
+            watch.stop()
 
     def _request(self, scope: Scope, body: "_RequestBody") -> UpstreamRequest:
         carrier: dict[str, str] = {}
@@ -215,27 +213,25 @@ class _Answer:
     async def write(self, chunk: bytes) -> None:
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
-    async def end(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def end(self, chunk: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": False})
         if self._announced:
             await self._send({"type": "http.response.trailers", "headers": self.trailers, "more_trailers": False})
 
 
-async def _relay(response: UpstreamResponse, answer: _Answer) -> None:
+async def _relay(response: UpstreamResponse, answer: _Answer) -> bytes:
+    """All but the chunk that is known to be the last one, which saves a message; b"" where none was."""
+    last = b""
     if not 200 <= response.status <= 599:
         raise UpstreamError("UnexpectedStatus", f"the upstream answered with status {response.status}")
     await answer.start(response)
     async for chunk in response.chunks():
-        await answer.write(chunk)
+        if response.ended:
+            last = chunk
+        else:
+            await answer.write(chunk)
     answer.trailers = trailer_fields(response.trailers)
-
-
-async def _pull_when_client_leaves(leash: asyncio.Timeout, body: _RequestBody, receive: Receive) -> None:
-    await body.done.wait()
-    # What is left of a body that the upstream did not want is dropped, or the client might never read the answer.
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    leash.reschedule(asyncio.get_running_loop().time())
+    return last
 
 
 def _target(scope: Scope) -> bytes:

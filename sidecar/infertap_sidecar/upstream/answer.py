@@ -32,35 +32,28 @@ class AnswerReader:
         head_only: The request was HEAD, whose answer has no body whatever its fields say.
     """
 
-    __slots__ = (
-        "_codings", "_dry_bytes", "_framed", "_head_only", "_interim", "_parser", "_refusal", "_room_bytes",
-        "_room_fields", "_until_eof", "complete", "headers", "keep_alive", "pieces", "status", "surplus", "touched",
-        "trailers", "waiting_bytes",
-    )  # fmt: skip
+    # Defaults of the class, because an answer of the usual kind changes few of them.
+    status = 0
+    """0 until the head is complete."""
+    trailers: list[tuple[bytes, bytes]] | tuple[()] = ()
+    waiting_bytes = 0
+    """In `pieces`."""
+    complete = keep_alive = False
+    surplus = False
+    """More came than the answer."""
+    touched = False
+    """At least one byte came."""
+    _interim = _until_eof = _framed = False
+    _codings: tuple[bytes, ...] = ()
+    _refusal = ""
+    _room_bytes = HEAD_BYTES_MAX
+    _room_fields = FIELDS_MAX
+    _dry_bytes = 0
 
     def __init__(self, *, head_only: bool) -> None:
-        self.status = 0
-        """0 until the head is complete."""
         self.headers: list[tuple[bytes, bytes]] = []
-        self.trailers: list[tuple[bytes, bytes]] = []
         self.pieces: deque[bytes] = deque()
-        self.waiting_bytes = 0
-        """In `pieces`."""
-        self.complete = False
-        self.keep_alive = False
-        self.surplus = False
-        """More came than the answer."""
-        self.touched = False
-        """At least one byte came."""
         self._head_only = head_only
-        self._interim = False
-        self._until_eof = False
-        self._framed = False
-        self._codings: list[bytes] = []
-        self._refusal = ""
-        self._room_bytes = HEAD_BYTES_MAX
-        self._room_fields = FIELDS_MAX
-        self._dry_bytes = 0
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         # Padded sizes ("1f  \r\n") can be read in one way only, and old servers write them.
         self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
@@ -126,14 +119,14 @@ class AnswerReader:
             raise self._refuse("too many header or trailer fields")
         value = value.rstrip(b" \t")
         if self.status:
-            self.trailers.append((name, value))
+            self.trailers = [*self.trailers, (name, value)]
             return
         self.headers.append((name, value))
         size = len(name)
         if size == 14:
             self._framed |= name.lower() == b"content-length"
         elif size == 17 and name.lower() == b"transfer-encoding":
-            self._codings += [coding.strip(b" \t").lower() for coding in value.split(b",")]
+            self._codings += tuple(coding.strip(b" \t").lower() for coding in value.split(b","))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -170,7 +163,7 @@ class AnswerReader:
         if self._interim:
             self._interim = False
             self.headers = []
-            self._codings = []
+            self._codings = ()
             self._framed = False
         else:
             self.complete = True

@@ -118,6 +118,8 @@ class HttpxUpstream:
 class HttpxResponse:
     """The head of an answer, and its body as raw chunks."""
 
+    ended = False
+    """httpx says so only by having no further chunk."""
     trailers: HeaderList = ()
     """httpx reads them and shows them to nobody."""
 

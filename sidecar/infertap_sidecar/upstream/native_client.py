@@ -78,6 +78,12 @@ class NativeExchange:
         await self._end()
 
     @property
+    def ended(self) -> bool:
+        """The last piece has been taken, or there was none."""
+        answer = self._answer
+        return answer is not None and answer.complete and not answer.pieces
+
+    @property
     def trailers(self) -> HeaderList:
         """Complete once the body is."""
         return self._answer.trailers if self._answer is not None else ()

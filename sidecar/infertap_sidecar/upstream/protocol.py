@@ -8,8 +8,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from infertap.errors import InfertapError
 from infertap.record import EndReason
@@ -19,8 +18,7 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 HeaderList = Sequence[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(NamedTuple):
     """A request as it shall stand on the wire. `headers` already frame the body, and `target` is path and query."""
 
     method: str
@@ -52,6 +50,10 @@ class UpstreamResponse(Protocol):
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, once. Raises: UpstreamError."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is known that no further chunk will come."""
 
     @property
     def trailers(self) -> HeaderList:

@@ -19,27 +19,30 @@ class OutgoingRequest:
     __slots__ = ("_chunked", "_missing_bytes", "head")
 
     def __init__(self, request: UpstreamRequest) -> None:
-        self._chunked = False
-        lengths = []
-        lines = []
-        for name, value in request.headers:
-            lines.append(b"%b: %b\r\n" % (name, value))
-            # Names come in lower case as a rule, and only these two have one of these lengths as well.
-            size = len(name)
-            if size == 14 and name.lower() == b"content-length":
-                lengths.append(value)
-            elif size == 17 and name.lower() == b"transfer-encoding":
-                self._chunked = value.lower() == b"chunked"
-        self._missing_bytes = _length(lengths, chunked=self._chunked)
-        self.head = b"%b %b HTTP/1.1\r\n%b\r\n" % (_method(request.method), request.target, b"".join(lines))
-        ends = len(lines) + 2
-        if self.head.count(b"\n") != ends or self.head.count(b"\r") != ends or b"\0" in self.head:
+        method, target, headers = request.method.encode("utf-8"), request.target, request.headers
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        self.head = head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, lines)
+        names = [name for name, _ in headers]
+        joined = b"".join(names)
+        ends = len(names) + 2
+        if (
+            head.count(b"\n") != ends
+            or head.count(b"\r") != ends
+            or b"\0" in head
+            or b"" in (method, target, *names)
+            or method.translate(None, _TOKEN)
+            or joined.translate(None, _TOKEN)
+            or target.translate(None, _VISIBLE)
+        ):
             raise _unforwardable()
-        names = [name for name, _ in request.headers]
-        if b"" in names or b"".join(names).translate(None, _TOKEN):
+        if not joined.islower():
+            headers = [(name.lower(), value) for name, value in headers]
+        codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+        self._chunked = codings == [b"chunked"]
+        if codings and not self._chunked:
             raise _unforwardable()
-        if not request.target or request.target.translate(None, _VISIBLE):
-            raise _unforwardable()
+        lengths = [value for name, value in headers if name == b"content-length"]
+        self._missing_bytes = _length(lengths, chunked=self._chunked) if lengths else 0
 
     def chunk(self, data: bytes) -> tuple[bytes, ...]:
         """A piece of the body as it goes out. Raises: UnforwardableError, for more than the head promises."""
@@ -63,21 +66,9 @@ class OutgoingRequest:
 
 
 def _length(lengths: list[bytes], *, chunked: bool) -> int:
-    if not lengths:
-        return 0
     if chunked or len(lengths) > 1 or not lengths[0].isdigit():
         raise _unforwardable()
     return int(lengths[0])
-
-
-def _method(method: str) -> bytes:
-    try:
-        token = method.encode("ascii")
-    except UnicodeEncodeError:
-        token = b""
-    if not token or token.translate(None, _TOKEN):
-        raise _unforwardable()
-    return token
 
 
 def _unforwardable() -> UnforwardableError:
