@@ -97,7 +97,7 @@ def trailer_fields(received: Iterable[Header]) -> list[Header]:
 
 def wants_websocket(headers: Iterable[Header]) -> bool:
     """Whether the client asks to leave HTTP for WebSocket. Other upgrades may be ignored (RFC 9110 section 7.8)."""
-    return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in headers)
+    return b"websocket" in b",".join([value for name, value in headers if name == b"upgrade"]).lower()
 
 
 def _listed(values: Iterable[bytes]) -> list[bytes]:

@@ -33,6 +33,8 @@ from infertap_sidecar.upstream.protocol import (
     UpstreamResponse,
 )
 
+_DONE = asyncio.Event()
+_DONE.set()
 _NO_WEBSOCKET = "WebSocket is not supported by this proxy"
 
 
@@ -136,7 +138,7 @@ class ReverseProxy:
                 authority=self._authority if has_host else (self._authority or self._default_authority),
                 has_body=not body.empty,
                 trace=carrier,
-                trace_fields=propagate.get_global_textmap().fields,
+                trace_fields=propagate.get_global_textmap().fields if carrier else (),
                 outer=self._outer_secret if current_server_span() is not None else None,
             ),
             body=body.content(),
@@ -151,7 +153,7 @@ class _RequestBody:
         self._first: Message = {}
         self._whole = False
         self.empty = True
-        self.done = asyncio.Event()
+        self.done = _DONE
 
     async def begin(self) -> bool:
         """Wait for the first message, which says whether there is a body. False: the client has gone."""
@@ -160,8 +162,8 @@ class _RequestBody:
             return False
         self._whole = not self._first.get("more_body", False)
         self.empty = self._whole and not self._first.get("body")
-        if self._whole:
-            self.done.set()
+        if not self._whole:
+            self.done = asyncio.Event()
         return True
 
     def content(self) -> bytes | AsyncGenerator[bytes, None] | None:

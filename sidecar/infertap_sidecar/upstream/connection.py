@@ -85,14 +85,20 @@ class Connection(asyncio.Protocol):
         while not answer.status:
             await self._more()
 
-    async def piece(self) -> bytes | None:
-        """The next piece of the answer's body, None at its end. Raises: whatever ended the exchange."""
+    async def has_piece(self) -> bool:
+        """Wait for the next piece of the answer's body; False at its end. Raises: whatever ended the exchange."""
         answer = self._answer
         assert answer is not None
         while not answer.pieces:
             if answer.complete:
-                return None
+                return False
             await self._more()
+        return True
+
+    def take(self) -> bytes:
+        """The next piece, once there is one."""
+        answer = self._answer
+        assert answer is not None
         piece = answer.take()
         if self._reading_paused and answer.waiting_bytes <= _RESUME_BYTES:
             self._read_on()

@@ -92,13 +92,13 @@ class NativeExchange:
         """Piece by piece, without chunked framing, nothing decoded. Raises: UpstreamError."""
         connection = self._connection
         assert connection is not None
-        while (piece := await connection.piece()) is not None:
-            yield piece
+        while await connection.has_piece():
+            yield connection.take()
 
     async def _start(self) -> None:
         body = self._request.body
         outgoing = OutgoingRequest(self._request)
-        first = (outgoing.head,) if isinstance(body, AsyncGenerator) else outgoing.whole(body)
+        first = (outgoing.head,) if body is not None and not isinstance(body, bytes) else outgoing.whole(body)
         self._connection = connection = await self._pool.take()
         try:
             await self._ask(connection, outgoing, first)
@@ -115,7 +115,7 @@ class NativeExchange:
         body = self._request.body
         self._answer = answer = connection.begin(head_only=self._request.method == "HEAD")
         connection.write(first)
-        if isinstance(body, AsyncGenerator):
+        if body is not None and not isinstance(body, bytes):
             connection.sending = True
             self._sender = asyncio.create_task(_send(connection, outgoing, body))
         await connection.head()
@@ -131,8 +131,9 @@ class NativeExchange:
                 sender.cancel()
                 await asyncio.wait((sender,))
         finally:
-            if isinstance(self._request.body, AsyncGenerator) and (sender is None or sender.done()):
-                await self._request.body.aclose()
+            body = self._request.body
+            if body is not None and not isinstance(body, bytes) and (sender is None or sender.done()):
+                await body.aclose()
 
 
 async def _send(connection: Connection, outgoing: OutgoingRequest, body: AsyncGenerator[bytes, None]) -> None:
