@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-PARTS = ("event_loop.py", "worker.py", "drainer.py", "lag.py")
+PARTS = ("event_loop.py", "worker.py", "drainer.py", "lag.py", "proxy.py")
 
 
 def main() -> int:

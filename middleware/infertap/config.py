@@ -39,6 +39,7 @@ SIDECAR_SETTINGS = frozenset(
         "workers",
         "log_format",
         "upstream_connect_timeout_s",
+        "upstream_client",
         "upstream_read_timeout_s",
         "upstream_host_header",
         "connection_drain_s",

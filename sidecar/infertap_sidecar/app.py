@@ -8,8 +8,6 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
-
 from infertap import InferenceMiddleware
 from infertap.choice import Choice, choose
 from infertap.clock import SystemClock
@@ -25,7 +23,9 @@ from infertap_sidecar.proxy import ReverseProxy
 from infertap_sidecar.servers import ServerPair, make_server
 from infertap_sidecar.settings import ServeConfig
 from infertap_sidecar.supervisor import ReceiverProcess, StopsReceiver, receiver_process
-from infertap_sidecar.upstream.httpx_client import HttpxUpstream
+from infertap_sidecar.upstream.dialer import authority_of
+from infertap_sidecar.upstream.native_client import NativeUpstream
+from infertap_sidecar.upstream.protocol import Upstream
 
 logger = logging.getLogger("infertap.sidecar")
 
@@ -99,19 +99,26 @@ def _receiver(config: ServeConfig, choice: Choice) -> ReceiverProcess | None:
 
 def _proxy(config: ServeConfig) -> ReverseProxy:
     url = config.upstream_url
-    authority = b"localhost" if url.startswith("unix:") else httpx.URL(url).netloc
+    authority = authority_of(url)
     failures = FailureLog(logger, SystemClock())
     return ReverseProxy(
-        HttpxUpstream(
-            url,
-            connect_timeout_s=config.upstream_connect_timeout_s,
-            read_timeout_s=config.upstream_read_timeout_s,
-        ),
+        _upstream(config),
         default_authority=authority,
         authority=authority if config.upstream_host_header == "upstream" else None,
         outer_secret=config.outer_secret.encode() if config.outer_secret is not None else None,
         on_failure=lambda message: failures.failed(f"{message} ({url})"),
     )
+
+
+def _upstream(config: ServeConfig) -> Upstream:
+    url = config.upstream_url
+    connect_s, read_s = config.upstream_connect_timeout_s, config.upstream_read_timeout_s
+    if config.upstream_client == "native":
+        return NativeUpstream(url, connect_timeout_s=connect_s, read_timeout_s=read_s)
+    # Here, because httpx takes longer to import than the rest of the proxy's process.
+    from infertap_sidecar.upstream.httpx_client import HttpxUpstream
+
+    return HttpxUpstream(url, connect_timeout_s=connect_s, read_timeout_s=read_s)
 
 
 class _Health:

@@ -17,8 +17,10 @@ _HOP_BY_HOP = frozenset(
         b"te", b"trailer", b"transfer-encoding", b"upgrade",
     }
 )  # fmt: skip
+_CONNECTION = frozenset({b"connection", b"proxy-connection"})
 _NEVER_NAMED_AWAY = frozenset({b"host", b"content-length", b"content-type"})
 _WITHOUT_BODY = frozenset({204, 304})
+_UNDONE = frozenset({b"chunked", b"identity", b""})
 
 
 def request_headers(
@@ -44,23 +46,24 @@ def request_headers(
         trace_fields: All header names of the configured propagators, which `trace` replaces as a whole.
         outer: Tells a middleware in the model server that this request is recorded already; a secret.
     """
-    headers = list(received)
-    chunked = any(name == b"transfer-encoding" for name, _ in headers)
-    dropped = _connection_bound(headers) | {OUTER_HEADER, b"expect", b"x-forwarded-for"}
-    if chunked:
-        dropped |= {b"content-length"}
-    if authority is not None:
-        dropped |= {b"host"}
+    dropped = {OUTER_HEADER, b"expect", b"x-forwarded-for"}
     if trace:
-        dropped |= {name.lower().encode("latin-1") for name in trace_fields}
+        dropped.update([name.lower().encode("latin-1") for name in trace_fields])
+    headers = list(received)
+    dropped |= _connection_bound(headers)
+    names = {name for name, _ in headers}
+    if b"transfer-encoding" in names:
+        dropped.add(b"content-length")
+    if authority is not None:
+        dropped.add(b"host")
     kept = [header for header in headers if header[0] not in dropped]
-    names = {name for name, _ in kept}
     if authority is not None:
         kept.insert(0, (b"host", authority))
-    if has_body and b"content-length" not in names:
+    if has_body and (b"content-length" not in names or b"content-length" in dropped):
         kept.append((b"transfer-encoding", b"chunked"))
-    kept += _forwarded(headers, names, client=client, scheme=scheme)
-    kept += [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in trace.items()]
+    kept += _forwarded(headers, names - dropped, client=client, scheme=scheme)
+    if trace:
+        kept += [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in trace.items()]
     if outer is not None:
         kept.append((OUTER_HEADER, outer))
     return kept
@@ -70,26 +73,42 @@ def response_headers(received: Iterable[Header], *, status: int) -> list[Header]
     """The answer's headers as the client gets them; the server in front of us frames the body anew."""
     headers = [(name.lower(), value) for name, value in received]
     dropped = _connection_bound(headers)
-    chunked = any(name == b"transfer-encoding" for name, _ in headers)
-    if chunked or status in _WITHOUT_BODY:
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    if codings or status in _WITHOUT_BODY:
         # Chunks overrule a length (RFC 9112 section 6.3); a 304 may carry the length of what it does not send.
         dropped |= {b"content-length"}
-    return [header for header in headers if header[0] not in dropped]
+    kept = [header for header in headers if header[0] not in dropped]
+    if codings and status not in _WITHOUT_BODY:
+        # Only chunks were undone: `gzip, chunked` still is gzip, and the server in front adds chunks of its own.
+        kept += [(b"transfer-encoding", coding) for coding in _listed(codings) if coding not in _UNDONE]
+    return kept
+
+
+def announces_trailers(received: Iterable[Header]) -> bool:
+    """Whether the answer says that fields will follow its body."""
+    return any(name.lower() == b"trailer" for name, _ in received)
+
+
+def trailer_fields(received: Iterable[Header]) -> list[Header]:
+    """The fields behind the answer's body that may stand there (RFC 9110 section 6.5.1)."""
+    headers = [(name.lower(), value) for name, value in received]
+    return [header for header in headers if header[0] not in _HOP_BY_HOP | _NEVER_NAMED_AWAY]
 
 
 def wants_websocket(headers: Iterable[Header]) -> bool:
     """Whether the client asks to leave HTTP for WebSocket. Other upgrades may be ignored (RFC 9110 section 7.8)."""
-    return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in headers)
+    return b"websocket" in b",".join([value for name, value in headers if name == b"upgrade"]).lower()
+
+
+def _listed(values: Iterable[bytes]) -> list[bytes]:
+    return [element.strip(b" \t").lower() for value in values for element in value.split(b",")]
 
 
 def _connection_bound(headers: Iterable[Header]) -> frozenset[bytes]:
-    named = {
-        token.strip().lower()
-        for name, value in headers
-        if name in (b"connection", b"proxy-connection")
-        for token in value.split(b",")
-    }
-    return _HOP_BY_HOP | (named - _NEVER_NAMED_AWAY)
+    values = [value for name, value in headers if name in _CONNECTION]
+    if not values:
+        return _HOP_BY_HOP
+    return _HOP_BY_HOP | (frozenset(_listed(values)) - _NEVER_NAMED_AWAY)
 
 
 def _forwarded(

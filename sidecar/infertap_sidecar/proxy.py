@@ -15,7 +15,16 @@ from opentelemetry import propagate
 from infertap.asgi_types import Message, Receive, Scope, Send
 from infertap.tap import OUTCOME_KEY
 from infertap.trace import current_server_span
-from infertap_sidecar.headers import request_headers, response_headers, wants_websocket
+from infertap_sidecar.client_watch import ClientWatch
+from infertap_sidecar.exact_target import TARGET_KEY
+from infertap_sidecar.headers import (
+    Header,
+    announces_trailers,
+    request_headers,
+    response_headers,
+    trailer_fields,
+    wants_websocket,
+)
 from infertap_sidecar.upstream.protocol import (
     UnforwardableError,
     Upstream,
@@ -24,6 +33,8 @@ from infertap_sidecar.upstream.protocol import (
     UpstreamResponse,
 )
 
+_DONE = asyncio.Event()
+_DONE.set()
 _NO_WEBSOCKET = "WebSocket is not supported by this proxy"
 
 
@@ -83,10 +94,10 @@ class ReverseProxy:
         body = _RequestBody(receive)
         if not await body.begin():
             return
-        answer = _Answer(send)
+        answer = _Answer(send, takes_trailers="http.response.trailers" in (scope.get("extensions") or {}))
         try:
-            await self._forward(scope, body, answer, receive)
-            await answer.end()
+            last = await self._forward(scope, body, answer, receive)
+            await answer.end(last)
         except ClientGoneError:
             return
         except UpstreamError as error:
@@ -99,21 +110,18 @@ class ReverseProxy:
         except UnforwardableError as error:
             await _answer_error(send, 400, "bad_request", str(error))
 
-    async def _forward(self, scope: Scope, body: "_RequestBody", answer: "_Answer", receive: Receive) -> None:
+    async def _forward(self, scope: Scope, body: "_RequestBody", answer: "_Answer", receive: Receive) -> bytes:
         """The exchange but for the last message, so that a client leaving after it disturbs nobody."""
+        watch = ClientWatch(receive, body.done)
         try:
-            # The leash ends the exchange from outside: rescheduled to now, it cancels what is awaited within.
-            async with asyncio.timeout(None) as leash:
-                watcher = asyncio.create_task(_pull_when_client_leaves(leash, body, receive))
-                try:
-                    async with self._upstream.exchange(self._request(scope, body)) as response:
-                        await _relay(response, answer)
-                finally:
-                    watcher.cancel()
-        except TimeoutError as error:
-            if not leash.expired():
+            async with self._upstream.exchange(self._request(scope, body)) as response:
+                return await _relay(response, answer)
+        except asyncio.CancelledError as error:
+            if not watch.client_left():
                 raise
             raise ClientGoneError from error
+        finally:
+            watch.stop()
 
     def _request(self, scope: Scope, body: "_RequestBody") -> UpstreamRequest:
         carrier: dict[str, str] = {}
@@ -130,33 +138,41 @@ class ReverseProxy:
                 authority=self._authority if has_host else (self._authority or self._default_authority),
                 has_body=not body.empty,
                 trace=carrier,
-                trace_fields=propagate.get_global_textmap().fields,
+                trace_fields=propagate.get_global_textmap().fields if carrier else (),
                 outer=self._outer_secret if current_server_span() is not None else None,
             ),
-            body=None if body.empty else body.chunks(),
+            body=body.content(),
         )
 
 
 class _RequestBody:
-    """The client's body as it arrives; whoever reads it, `done` says when nobody will read any more."""
+    """The client's body, whole or as it arrives; `done` says when nobody will read any more of it."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._first: Message = {}
+        self._whole = False
         self.empty = True
-        self.done = asyncio.Event()
+        self.done = _DONE
 
     async def begin(self) -> bool:
         """Wait for the first message, which says whether there is a body. False: the client has gone."""
         self._first = await self._receive()
         if self._first["type"] != "http.request":
             return False
-        self.empty = not self._first.get("body") and not self._first.get("more_body", False)
-        if self.empty:
-            self.done.set()
+        self._whole = not self._first.get("more_body", False)
+        self.empty = self._whole and not self._first.get("body")
+        if not self._whole:
+            self.done = asyncio.Event()
         return True
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
+    def content(self) -> bytes | AsyncGenerator[bytes, None] | None:
+        """All of it, pieces, or None; as an upstream wants it."""
+        if self.empty:
+            return None
+        return self._first["body"] if self._whole else self._pieces()
+
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
         message = self._first
         try:
             while True:
@@ -172,40 +188,59 @@ class _RequestBody:
 
 
 class _Answer:
-    """The answer on its way out; remembers whether its head has been sent."""
+    """The answer on its way out; remembers whether its head has been sent.
 
-    def __init__(self, send: Send) -> None:
+    Args:
+        takes_trailers: The server in front offers ASGI's extension for them; uvicorn does not, and they are dropped.
+    """
+
+    def __init__(self, send: Send, *, takes_trailers: bool) -> None:
         self._send = send
+        self._takes_trailers = takes_trailers
+        self._announced = False
         self.started = False
+        self.trailers: list[Header] = []
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    async def start(self, response: UpstreamResponse) -> None:
         self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        message = {
+            "type": "http.response.start",
+            "status": response.status,
+            "headers": response_headers(response.headers, status=response.status),
+        }
+        if self._takes_trailers and announces_trailers(response.headers):
+            self._announced = message["trailers"] = True
+        await self._send(message)
 
     async def write(self, chunk: bytes) -> None:
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
-    async def end(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def end(self, chunk: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": False})
+        if self._announced:
+            await self._send({"type": "http.response.trailers", "headers": self.trailers, "more_trailers": False})
 
 
-async def _relay(response: UpstreamResponse, answer: _Answer) -> None:
+async def _relay(response: UpstreamResponse, answer: _Answer) -> bytes:
+    """All but the chunk that is known to be the last one, which saves a message; b"" where none was."""
+    last = b""
     if not 200 <= response.status <= 599:
         raise UpstreamError("UnexpectedStatus", f"the upstream answered with status {response.status}")
-    await answer.start(response.status, response_headers(response.headers, status=response.status))
+    await answer.start(response)
     async for chunk in response.chunks():
-        await answer.write(chunk)
-
-
-async def _pull_when_client_leaves(leash: asyncio.Timeout, body: _RequestBody, receive: Receive) -> None:
-    await body.done.wait()
-    # What is left of a body that the upstream did not want is dropped, or the client might never read the answer.
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    leash.reschedule(asyncio.get_running_loop().time())
+        if response.ended:
+            last = chunk
+        else:
+            await answer.write(chunk)
+    answer.trailers = trailer_fields(response.trailers)
+    return last
 
 
 def _target(scope: Scope) -> bytes:
+    exact: bytes = scope.get(TARGET_KEY, b"")
+    if exact.startswith(b"/"):
+        return exact
+    # Absolute form (`GET http://host/path`), or a server that does not tell.
     raw_path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8")
     query: bytes = scope.get("query_string", b"")
     return raw_path + b"?" + query if query else raw_path

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 
+from infertap_sidecar.exact_target import ExactTargetProtocol
+
 KEEPALIVE_S = 75
 """Longer than the idle timeouts of the balancers in front (60 s), so that they close first and no request is lost."""
 
@@ -51,7 +53,7 @@ def make_server(
     return Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=ExactTargetProtocol,
             ws="none",
             lifespan="on",
             proxy_headers=False,

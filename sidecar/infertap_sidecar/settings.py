@@ -69,6 +69,9 @@ class SidecarConfig(Config):
     upstream_read_timeout_s: float = Field(
         600.0, gt=0, le=86_400, description="Longest silence of the model server, before or within an answer."
     )
+    upstream_client: Literal["native", "httpx"] = Field(
+        "native", description="What speaks to the model server: infertap's own HTTP/1.1 client, or httpx."
+    )
     upstream_host_header: Literal["client", "upstream"] = Field(
         "client", description="Whose Host the model server sees; the client's is in x-forwarded-host as well."
     )

@@ -15,9 +15,11 @@ from typing import Any, TypeVar
 import pytest
 import uvicorn
 
+from infertap_sidecar.exact_target import ExactTargetProtocol
 from infertap_sidecar.proxy import ReverseProxy
 from infertap_sidecar.servers import Server
-from infertap_sidecar.upstream.httpx_client import HttpxUpstream
+from infertap_sidecar.upstream.native_client import NativeUpstream
+from infertap_sidecar.upstream.protocol import Upstream
 
 T = TypeVar("T")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -33,6 +35,7 @@ class Servers:
         self._uvicorns: list[tuple[Server, Future[None]]] = []
         self._raw: list[asyncio.Server] = []
         self._handlers: set[asyncio.Task[None]] = set()
+        self.make_upstream: Callable[..., Upstream] = NativeUpstream
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=60)
@@ -45,6 +48,7 @@ class Servers:
             "server_header": False,
             "date_header": False,
             "ws": "none",
+            "http": ExactTargetProtocol,
             "timeout_graceful_shutdown": 2,
         } | options
         started = threading.Event()
@@ -78,7 +82,7 @@ class Servers:
     def proxy(self, upstream_port: int, *, wrap: Callable[[Any], Any] = lambda app: app, **timeouts: float) -> int:
         """The reverse proxy before the given port, under uvicorn."""
         limits: dict[str, Any] = {"connect_timeout_s": 60.0, "read_timeout_s": 60.0} | timeouts
-        upstream = HttpxUpstream(f"http://127.0.0.1:{upstream_port}", **limits)
+        upstream = self.make_upstream(f"http://127.0.0.1:{upstream_port}", **limits)
         return self.app(wrap(ReverseProxy(upstream, default_authority=b"upstream")))
 
     def stop(self) -> None:

@@ -17,7 +17,7 @@ from infertap.platforms import PLATFORMS
 from infertap.targets import OtlpLimits
 from infertap.words import plural
 from infertap_sidecar.checks import run_checks
-from infertap_sidecar.flags import add_config_file, add_settings, make_parser, shown
+from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings, shown
 from infertap_sidecar.interrupts import ctrl_c_ends_the_process
 from infertap_sidecar.lines import line_console, print_line
 from infertap_sidecar.own_endpoint import refuse_own_endpoint, unset_own_endpoints

@@ -1,27 +1,14 @@
-"""The reference upstream: httpx's transport, without its client's cookies, redirects, decoding and logging."""
+"""The second upstream: httpx's transport, without its client's cookies, redirects, decoding and logging."""
 
-import os
-import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
 
-from infertap_sidecar.upstream.protocol import (
-    HeaderList,
-    UnforwardableError,
-    UpstreamError,
-    UpstreamRequest,
-    UpstreamTimeoutError,
-)
-
-KEEPALIVE_S = 1.5
-"""How long an idle connection is kept: gunicorn closes its end after 2 s, uvicorn after 5, and who is later loses."""
-
-IDLE_CONNECTIONS_MAX = 128
-
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+from infertap_sidecar.upstream import failures
+from infertap_sidecar.upstream.pool import IDLE_CONNECTIONS_MAX, KEEPALIVE_S
+from infertap_sidecar.upstream.protocol import HeaderList, UnforwardableError, UpstreamError, UpstreamRequest
 
 
 class HttpxUpstream:
@@ -78,21 +65,20 @@ class HttpxUpstream:
             await transport.aclose()
 
     async def _send(self, request: UpstreamRequest) -> httpx.Response:
-        repeatable = request.body is None and request.method in _SAFE_METHODS
         try:
             try:
                 return await self._attempt(request)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                # A kept connection may have died just as it was used again; only what changes nothing is repeated.
-                if not repeatable:
+                # A kept connection may have died just as it was used again.
+                if not request.may_be_repeated:
                     raise
                 return await self._attempt(request)
-        except httpx.LocalProtocolError as error:
-            raise UnforwardableError("the request cannot be written as valid HTTP/1.1") from error
+        except httpx.LocalProtocolError:
+            raise UnforwardableError("the request cannot be written as valid HTTP/1.1") from None
         except httpx.TransportError as error:
-            raise self.explain(error) from error
+            raise self.explain(error) from None
         finally:
-            if request.body is not None:
+            if isinstance(request.body, AsyncGenerator):
                 await request.body.aclose()
 
     async def _attempt(self, request: UpstreamRequest) -> httpx.Response:
@@ -111,25 +97,31 @@ class HttpxUpstream:
         return await self._transport.handle_async_request(outgoing)
 
     def explain(self, error: httpx.TransportError) -> UpstreamError:
-        """An httpx failure in our words; httpx's own text may quote what the server sent."""
-        name = type(error).__name__
-        silence = f"{self._timeouts['read']:g} s"
+        """An httpx failure in our words; httpx's own, which may quote what the server sent, is never chained to it."""
+        connect_s, silence_s = self._timeouts["connect"], self._timeouts["read"]
+        assert connect_s is not None
+        assert silence_s is not None
         if isinstance(error, httpx.ConnectTimeout):
-            wait = f"{self._timeouts['connect']:g} s"
-            return UpstreamTimeoutError(name, f"no connection to the upstream within {wait}")
+            return failures.connect_timed_out(connect_s)
         if isinstance(error, httpx.WriteTimeout):
-            return UpstreamTimeoutError(name, f"the upstream took nothing of the request body for {silence}")
+            return failures.stalled(silence_s)
         if isinstance(error, httpx.TimeoutException):
-            return UpstreamTimeoutError(name, f"the upstream sent nothing for {silence}")
+            return failures.silent(silence_s)
         if isinstance(error, httpx.ConnectError):
-            return UpstreamError(name, f"cannot connect to the upstream: {_reason(error)}")
+            return failures.cannot_connect(error)
+        name = type(error).__name__
         if isinstance(error, httpx.RemoteProtocolError):
             return UpstreamError(name, "the upstream closed the connection too early or did not speak HTTP")
-        return UpstreamError(name, f"the connection to the upstream broke: {_reason(error)}")
+        return UpstreamError(name, f"the connection to the upstream broke: {failures.reason(error)}")
 
 
 class HttpxResponse:
     """The head of an answer, and its body as raw chunks."""
+
+    ended = False
+    """httpx says so only by having no further chunk."""
+    trailers: HeaderList = ()
+    """httpx reads them and shows them to nobody."""
 
     def __init__(self, response: httpx.Response, upstream: HttpxUpstream) -> None:
         self.status: int = response.status_code
@@ -145,31 +137,18 @@ class HttpxResponse:
             async for chunk in stream:
                 yield chunk
         except httpx.TransportError as error:
-            raise self._upstream.explain(error) from error
+            raise self._upstream.explain(error) from None
 
 
 class _Stream(httpx.AsyncByteStream):
     """A request body for httpx, which wants to see its own type."""
 
-    def __init__(self, body: AsyncGenerator[bytes, None] | None) -> None:
+    def __init__(self, body: bytes | AsyncGenerator[bytes, None] | None) -> None:
         self._body = body
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._body is not None:
+        if isinstance(self._body, bytes):
+            yield self._body
+        elif self._body is not None:
             async for chunk in self._body:
                 yield chunk
-
-
-def _reason(error: BaseException) -> str:
-    """The operating system's word for it, from the innermost OSError that has one."""
-    text = "no connection"
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, socket.gaierror):
-            text = "the name is not known"
-        elif isinstance(cause, ssl.SSLError):
-            text = f"TLS failed ({cause.reason or 'no reason given'})"
-        elif isinstance(cause, OSError) and cause.errno:
-            text = os.strerror(cause.errno).lower()
-        cause = cause.__cause__ or cause.__context__
-    return text

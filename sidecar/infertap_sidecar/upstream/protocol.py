@@ -2,29 +2,39 @@
 
 1. An `Upstream` adds no header, drops none, follows no redirect, keeps no cookie and decodes no body.
 2. Failures arrive as `UpstreamError`; their texts never quote what either side sent.
-3. It closes the request's body as soon as it will read no more of it.
+3. It closes a body that comes piece by piece as soon as it will read no more of it.
+4. What reading the request's body raises, it raises.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from infertap.errors import InfertapError
 from infertap.record import EndReason
 
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+
 HeaderList = Sequence[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(NamedTuple):
     """A request as it shall stand on the wire. `headers` already frame the body, and `target` is path and query."""
 
     method: str
     target: bytes
     headers: HeaderList
-    body: AsyncGenerator[bytes, None] | None
-    """None where the request has no body at all."""
+    body: bytes | AsyncGenerator[bytes, None] | None
+    """Whole, where all of it is there; piece by piece otherwise; None where the request has no body at all."""
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether it may be sent again after a connection died without an answer (RFC 9110 section 9.2.2).
+
+        The server may have acted on the first one, so only where twice is the same as once, and only if the body can
+        be had again. A POST, as most inference requests are, never.
+        """
+        return self.method in _IDEMPOTENT and (self.body is None or isinstance(self.body, bytes))
 
 
 class UpstreamResponse(Protocol):
@@ -40,6 +50,14 @@ class UpstreamResponse(Protocol):
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, once. Raises: UpstreamError."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is known that no further chunk will come."""
+
+    @property
+    def trailers(self) -> HeaderList:
+        """After the body: the fields behind it, as received; none from a client that cannot see them."""
 
 
 class Upstream(Protocol):

@@ -236,6 +236,68 @@ def test_100_mb_stream_through_bounded_memory(servers: Any, start: Any, way: str
     assert sidecar.peak_bytes() - before < PEAK_BYTES_MAX
 
 
+@pytest.mark.parametrize("sized", [True, False], ids=["length", "chunked"])
+def test_an_early_413_reaches_who_uploads_20_mb(servers: Any, start: Any, sized: bool) -> None:
+    """Ten times of ten, though the model server closes at once and its host resets the connection."""
+
+    async def too_large(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\n\r\ntoo large")
+
+    sidecar = start(servers.raw(too_large))
+    headers = {"content-length": str(20 << 20)} if sized else {}
+    for _ in range(10):
+        body = (bytes(1 << 16) for _ in range(320))
+        answer = httpx.post(f"http://127.0.0.1:{sidecar.port}/up", content=body, headers=headers, timeout=60)
+        assert (answer.status_code, answer.text) == (413, "too large")
+    assert sidecar.stop() == 0
+
+
+def test_an_event_stream_passes_event_by_event_until_its_reader_leaves(servers: Any, start: Any) -> None:
+    """Each event arrives before the next one is made; when the client goes, the model server's work ends."""
+    events: asyncio.Queue[bytes] = asyncio.Queue()
+    left = threading.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(20):
+            event = await events.get()
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+        await reader.read()
+        left.set()
+
+    sidecar = start(servers.raw(talk))
+    with httpx.stream("POST", f"http://127.0.0.1:{sidecar.port}/s", json={}, timeout=60) as stream:
+        chunks = stream.iter_raw()
+        for number in range(20):
+            event = b"data: %d\n\n" % number
+            servers.run(events.put(event))
+            assert next(chunks) == event
+    assert left.wait(DEADLINE_S)
+    assert sidecar.stop() == 0
+
+
+@pytest.mark.parametrize("client", ["native", "httpx"])
+def test_the_client_to_the_upstream_is_a_setting(servers: Any, start: Any, client: str) -> None:
+    """`--upstream-client` says which one: only infertap's own knows transfer codings below the chunks."""
+    heads: list[bytes] = []
+
+    async def gzipped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\nz\r\n0\r\n\r\n")
+
+    sidecar = start(servers.raw(gzipped), "--upstream-client", client)
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=60) as connection:
+        connection.sendall(b"GET /e? HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        received = b""
+        while part := connection.recv(1 << 16):
+            received += part
+    assert heads[0].startswith(b"GET /e? HTTP/1.1\r\n")
+    assert received.startswith(b"HTTP/1.1 200 " if client == "native" else b"HTTP/1.1 502 ")
+    assert sidecar.stop() == 0
+
+
 def test_failures_are_recorded_as_what_they_were(servers: Any, start: Any, infertap: Any) -> None:
     """502 and 504 of our own, half an answer, a client that left: each row says who ended the exchange, and how."""
 

@@ -1,10 +1,6 @@
-"""The reference upstream on its own: where it connects, and how it names what went wrong."""
+"""The httpx upstream on its own: the user's transport, and how it names what went wrong."""
 
 import asyncio
-import os
-import socket
-import threading
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -36,30 +32,6 @@ def ask(upstream: HttpxUpstream, request: UpstreamRequest = GET) -> tuple[int, b
 
 def make(url: str, **options: Any) -> HttpxUpstream:
     return HttpxUpstream(url, **({"connect_timeout_s": 60.0, "read_timeout_s": 60.0} | options))
-
-
-def test_a_unix_socket_is_an_upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`unix:/path` connects there and sends the target as it is."""
-    # From the folder itself: the whole path may be longer than a socket's may be.
-    monkeypatch.chdir(tmp_path)
-    path = "model.sock"
-    heads: list[bytes] = []
-
-    def answer(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with connection:
-            heads.append(connection.recv(4096))
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen()
-        server = threading.Thread(target=answer, args=(listener,))
-        server.start()
-        assert ask(make(f"unix:{path}")) == (200, b"ok")
-        server.join(timeout=60)
-    assert heads == [b"GET //a/%2F?x HTTP/1.1\r\nhost: model\r\n\r\n"]
-    assert os.path.exists(path)
 
 
 def test_the_users_own_transport_is_used_and_closed() -> None:
@@ -101,20 +73,3 @@ def test_failures_are_named_in_our_words(raised: Exception, kind: type[Exception
         ask(make("http://model", transport=Failing()))
     assert words in str(caught.value)
     assert "secret" not in str(caught.value)
-
-
-def test_tls_to_a_server_without_it_is_said() -> None:
-    """https:// to a plain port is a connection failure that names TLS."""
-
-    def answer(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(4096)
-            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = threading.Thread(target=answer, args=(listener,))
-        server.start()
-        with pytest.raises(UpstreamError, match="TLS failed"):
-            ask(make(f"https://127.0.0.1:{listener.getsockname()[1]}"))
-        server.join(timeout=60)
