@@ -33,7 +33,7 @@ RESPONSE = Side(
 )
 
 
-_UNSEEN_CHARACTERS = 4096
+_UNSEEN_CHARACTERS = 3_000
 """So far from the cut ends what is shown: whatever the cut has split is longer than any secret, or is not seen."""
 
 

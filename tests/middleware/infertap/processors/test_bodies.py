@@ -144,6 +144,7 @@ def test_where_the_beginning_cannot_be_redacted_nothing_of_it_is_shown(
         (b"password=hunter2 and then some text " * 9, "text/plain", f"password={MARK} and then"),
         (b'{"password":"hunter2","a":1} ' * 9, "text/plain", f'{{"password":"{MARK}","a":1}}'),
         (b"it is {hunter2} or not " * 9, None, "it is {hunter2} or not"),
+        ("\U0001f642".encode() * 9, "text/plain", "\U0001f642" * 1_000),
     ],
 )
 def test_each_kind_of_body_has_a_beginning(raw: bytes, media: str | None, beginning: str) -> None:
