@@ -23,6 +23,15 @@ _COUNT_LIMITS = (
 VALUE_LENGTH_LIMITS = ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT")
 """The first that is set counts."""
 
+_RETRYABLE_CODES = "OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES"
+_GRPC_CODES = frozenset(
+    {
+        "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+        "PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
+        "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
+    }
+)  # fmt: skip
+
 _WITHOUT_EFFECT = (
     "OTEL_CONFIG_FILE",
     "OTEL_BSP_SCHEDULE_DELAY",
@@ -37,7 +46,7 @@ _WITHOUT_EFFECT = (
     "OTEL_PYTHON_EXPORTER_OTLP_GRPC_TRACES_CREDENTIAL_PROVIDER",
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
-    "OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES",
+    _RETRYABLE_CODES,
 )
 """They steer parts of the SDK that are not used here: its batch processor, its limits, its retries, its sessions."""
 
@@ -78,6 +87,10 @@ def mistakes(environ: Mapping[str, str]) -> Iterator[str]:
         value = environ.get(variable, "").strip()
         if value and not value.isdecimal():
             yield f"{variable}: {value!r} is not a {unit}"
+    # Without an effect here, but read by the exporter that is used, which raises for any other name.
+    codes = {code.strip().upper() for code in environ.get(_RETRYABLE_CODES, "").split(",")} - {""}
+    if not codes <= _GRPC_CODES:
+        yield f"{_RETRYABLE_CODES}: {', '.join(sorted(codes - _GRPC_CODES))} is no status of gRPC"
     if not sdk_disabled(environ):
         yield from _sampler_mistakes(environ)
 

@@ -316,6 +316,13 @@ def test_what_is_no_count_is_a_problem(variable: str) -> None:
     assert OtelEnvironment.read({variable: "64"}).problems == ()
 
 
+def test_what_is_no_grpc_status_is_a_problem() -> None:
+    """The exporter looks the names up when it is made, and raises."""
+    variable = "OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES"
+    assert "SOMETIMES is no status" in _problem(**{variable: "UNAVAILABLE,sometimes"})
+    assert OtelEnvironment.read({variable: "unavailable, DATA_LOSS,"}).problems == ()
+
+
 def test_an_exporter_that_is_off_has_no_mistakes() -> None:
     """Nobody reads its variables then; those of sampling count unless the whole SDK is off."""
     variables = {"OTEL_EXPORTER_OTLP_TIMEOUT": "x", "OTEL_TRACES_SAMPLER": "x"}

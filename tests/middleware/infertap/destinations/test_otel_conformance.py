@@ -201,13 +201,27 @@ def test_value_length(otlp_receiver: Any, deliver: Deliver, variable: str) -> No
 def test_what_has_no_effect_is_named_at_start(variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One warning with the variable's name, whatever the destination, and nothing else changes."""
     monkeypatch.chdir(tmp_path)
-    assert choose(Config(), OtelEnvironment.read({variable: "1"}), cwd=tmp_path).warnings == (
+    value = "UNAVAILABLE" if variable.endswith("CODES") else "1"
+    assert choose(Config(), OtelEnvironment.read({variable: value}), cwd=tmp_path).warnings == (
         f"{variable} has no effect on infertap",
     )
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}
-    choice = choose(Config(), OtelEnvironment.read({**endpoint, variable: "1"}), cwd=tmp_path)
+    choice = choose(Config(), OtelEnvironment.read({**endpoint, variable: value}), cwd=tmp_path)
     assert choice.warnings == (f"{variable} has no effect on infertap",)
     assert choice.targets == choose(Config(), OtelEnvironment.read(endpoint), cwd=tmp_path).targets
+
+
+@pytest.mark.parametrize("of", [http, grpc])
+def test_what_has_no_effect_does_no_harm(
+    otlp_receiver: Any, deliver: Deliver, of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exporters read these by themselves; a provider that does not exist would end them."""
+    for variable in WITHOUT_EFFECT:
+        if variable.endswith("CREDENTIAL_PROVIDER"):
+            monkeypatch.setenv(variable, "nobody")
+    monkeypatch.setenv("OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES", "UNAVAILABLE")
+    deliver(of(otlp_receiver))
+    assert len(otlp_receiver.spans) == 1
 
 
 def test_an_exporter_that_is_not_ours_is_named_at_start() -> None:

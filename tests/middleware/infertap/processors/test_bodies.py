@@ -2,19 +2,13 @@
 
 import gzip
 import hashlib
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infertap.processors.bodies import (
-    PREVIEW_SOURCE_BYTES_MAX,
-    REQUEST,
-    RESPONSE,
-    BodyProcessor,
-    Side,
-    StoredBody,
-)
+from infertap.processors.bodies import REQUEST, RESPONSE, BodyProcessor, Side, StoredBody
 from infertap.processors.media import parse_media_type
 from infertap.processors.redact import Redactor
 from infertap.processors.secret_names import MARK, SecretNames
@@ -101,11 +95,11 @@ def _preview(raw: bytes, media: str | None = "application/json", coding: str | N
 
 @pytest.mark.parametrize("coding", [None, "gzip"])
 def test_a_body_over_the_limit_shows_its_redacted_beginning(coding: str | None) -> None:
-    """1,000 characters of what redaction makes of the whole, and nothing of it is stored; without the wish: nothing."""
-    raw = b'{"password":"hunter2","prompt":"' + b"p" * 2_000 + b'"}'
+    """1,000 characters and nothing stored; without the wish not even those."""
+    raw = b'{"password":"hunter2","prompt":"' + b"p" * 2_000_000 + b'"}'
     sent = gzip.compress(raw) if coding else raw
-    shown = f'{{"password":"{MARK}","prompt":"{"p" * 2_000}"}}'[:1_000]
-    assert _preview(sent, coding=coding) == StoredBody(None, None, "REQUEST_OVER_INLINE_LIMIT", 1, shown)
+    shown = f'{{"password":"{MARK}","prompt":"{"p" * 2_000}'[:1_000]
+    assert _preview(sent, coding=coding) == StoredBody(None, None, "REQUEST_OVER_INLINE_LIMIT", 0, shown)
     assert _store(sent, coding=coding) == StoredBody(None, None, "REQUEST_OVER_INLINE_LIMIT", 0)
 
 
@@ -116,26 +110,65 @@ def test_what_fits_needs_no_preview() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "media"),
+    ("raw", "media", "coding"),
     [
-        (b'{"password":"hunter2"}' + b" " * PREVIEW_SOURCE_BYTES_MAX, "application/json"),
-        (gzip.compress(bytes(PREVIEW_SOURCE_BYTES_MAX + 1)), "text/plain"),
-        (b"\x89PNG" * _LIMIT, "image/png"),
-        (b"no boundary" * _LIMIT, "multipart/form-data"),
+        (b'{"password":"' + b"x" * 20_000, "application/json", None),
+        (b'{"token":["' + b"x" * 20_000, "application/json", None),
+        (b'{"password":"' + b"y" * 16_340 + b'","n":"AKIA' + b"x" * 20_000, "application/json", None),
+        (b'{"arguments":"{\\"password\\":\\"' + b"x" * 20_000, "application/json", None),
+        (b"[" * 20_000, "application/json", None),
+        (b"\x89PNG" * _LIMIT, "application/json", None),
+        ('{"p":"'.encode("utf-16") + "x".encode("utf-16-le") * 20_000, "application/json", None),
+        (b"x" * 20_000, "multipart/form-data; boundary=x", None),
+        (b"x" * 20_000, "text/plain", "br"),
+        (b"data: " + b"x" * 20_000, "text/event-stream", None),
+        (b"password=" + b"x" * 20_000, "application/x-www-form-urlencoded", None),
+        (b"[" + b'{"password":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"},' * 1_000, "application/json", None),
     ],
 )
-def test_what_cannot_be_redacted_whole_has_no_preview(raw: bytes, media: str) -> None:
-    """Too large for the effort, no text, or nothing that redaction can read: a code, and not one character."""
-    stored = _preview(raw, media, "gzip" if raw.startswith(b"\x1f\x8b") else None)
-    assert (stored.text, stored.preview) == (None, None)
-    assert stored.code is not None
+def test_where_the_beginning_cannot_be_redacted_nothing_of_it_is_shown(
+    raw: bytes, media: str, coding: str | None
+) -> None:
+    """A secret without end, a document within a text, no text, another charset, what cannot be cut."""
+    stored = _preview(raw, media, coding)
+    assert (stored.text, stored.code) == (None, "REQUEST_OVER_INLINE_LIMIT")
+    assert "xxx" not in (stored.preview or "")
 
 
-@given(text=st.text(max_size=1_500))
-def test_a_preview_is_the_beginning_of_what_would_be_stored(text: str) -> None:
-    """Whatever the text: the same redaction, seen through a larger limit."""
-    whole = BodyProcessor(Redactor(SecretNames()), 1 << 20).store(
-        text.encode(), parse_media_type("text/plain"), None, REQUEST
-    )
-    stored = _preview(text.encode(), "text/plain")
-    assert stored.preview is None or whole.text is None or whole.text.startswith(stored.preview)
+@pytest.mark.parametrize(
+    ("raw", "media", "beginning"),
+    [
+        (b'[{"password":"hunter2","a":"' + b"a" * 100 + b'"},', "application/json", f'[{{"password":"{MARK}","a":"aa'),
+        (b'{"password":"hunter2","a":1}\n' * 9, "application/x-ndjson", f'{{"password":"{MARK}","a":1}}\n{{"pass'),
+        (b'data: {"password":"hunter2","a":1}\n\n' * 9, "text/event-stream", f'data: {{"password":"{MARK}","a":1}}'),
+        (b"password=hunter2&a=" + b"a" * 500 + b"&", "application/x-www-form-urlencoded", f"password={MARK}&a=aaa"),
+        (b"password=hunter2 and then some text " * 9, "text/plain", f"password={MARK} and then"),
+        (b'{"password":"hunter2","a":1} ' * 9, "text/plain", f'{{"password":"{MARK}","a":1}}'),
+        (b"it is {hunter2} or not " * 9, None, "it is {hunter2} or not"),
+        ("\U0001f642".encode() * 9, "text/plain", "\U0001f642" * 1_000),
+    ],
+)
+def test_each_kind_of_body_has_a_beginning(raw: bytes, media: str | None, beginning: str) -> None:
+    """Cut between members, lines, events or pairs; text where it comes."""
+    stored = _preview(raw * (30_000 // len(raw)), media)
+    assert stored.preview is not None
+    assert stored.preview.startswith(beginning)
+    assert len(stored.preview) == 1_000
+
+
+_DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=40),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=8) | st.just("password"), inner),
+    max_leaves=40,
+)
+
+
+@given(document=_DOCUMENTS, seed=st.integers(0, 20_000))
+def test_a_secret_in_a_document_is_never_in_its_preview(document: object, seed: int) -> None:
+    """Wherever it stands and wherever the cut falls."""
+    text = json.dumps({"pad": "p" * seed, "d": [document, {"api_key": "hunter2" * 3_000}], "tail": "t" * 30_000})
+    stored = _preview(text.encode())
+    assert "hunter2" not in (stored.preview or "")
+    if seed > 6_000:
+        assert stored.preview is not None
+        assert text.replace(" ", "").startswith(stored.preview.replace(" ", ""))
