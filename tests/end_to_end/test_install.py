@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -35,6 +36,8 @@ config = Config(tables="./tables")
 reveal_type(config.tables)
 InferenceMiddleware(None, config="not a config")
 """
+
+_START_S_MAX = 180.0
 
 pytestmark = pytest.mark.heavy
 
@@ -70,8 +73,14 @@ def run(
 
 
 def post(url: str) -> httpx.Response:
-    """As soon as somebody answers there."""
-    return httpx.Client(transport=httpx.HTTPTransport(retries=30)).post(url, content=b"{}", timeout=60)
+    """As soon as somebody listens there."""
+    deadline = time.monotonic() + _START_S_MAX
+    while True:
+        try:
+            return httpx.post(url, content=b"{}")
+        except httpx.ConnectError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_middleware_sidecar_and_command_line_work(

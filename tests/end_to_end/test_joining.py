@@ -168,12 +168,13 @@ def arrived(rows: Rows, otlp_receiver: Any) -> Callable[[str, int], list[list[Se
     """The spans at each destination, waiting for so many; there are two rows where there are tables."""
 
     def look(destination: str, least: int) -> list[list[Seen]]:
+        requests = 0 if destination == "otlp" else 2
+        assert len(rows("inference", requests)) == requests
         found = []
         if destination != "otlp":
             found.append([of_table(row) for row in rows("spans", least)])
         if destination != "table":
             found.append(collected(otlp_receiver, least))
-        assert len(rows("inference", 2 if destination != "otlp" else 0)) == (2 if destination != "otlp" else 0)
         return found
 
     return look
@@ -221,10 +222,10 @@ def test_what_mlflow_exports_to_the_sidecars_receiver_is_below_the_request(
     for headers in (PARENT, OTHER_PARENT):
         assert httpx.post(f"{sidecar.url}/{path}", headers=headers).status_code == 200
     # Not stopped yet: without infertap in its process, what MLflow holds dies with SIGTERM.
-    found = arrived(destination, 4)
+    arrived(destination, 4)
     app.stop()
     sidecar.stop()
-    for spans in found:
+    for spans in arrived(destination, 4):
         check_once(spans, 2)
         requests = {span.span_id for span in spans if span.scope == OURS}
         snippets = [span for span in spans if span.name == PREDICT]
@@ -242,9 +243,10 @@ def test_mlflow_without_a_context_exports_to_the_sidecars_receiver_a_trace_of_it
     app, sidecar = behind_receiver(maker, "table", RECORDED="", UNTAGGED="1")
     for headers in (PARENT, OTHER_PARENT):
         assert httpx.post(f"{sidecar.url}/sync", headers=headers).status_code == 200
-    (spans,) = arrived("table", 4)
+    arrived("table", 4)
     app.stop()
     sidecar.stop()
+    (spans,) = arrived("table", 4)
     snippets = [span for span in spans if span.name == PREDICT]
     assert len({span.span_id for span in snippets}) == len(snippets) == 2
     assert {(span.parent_span_id, span.request_id) for span in snippets} == {(None, None)}
