@@ -161,6 +161,7 @@ def build_destinations(settings: DrainerSettings) -> "list[Destination]":
                 content=settings.content,
                 tables_uri=tables.uri if tables is not None else None,
                 probes=True,
+                memory=SpoolFolder(settings.folder).otlp_memory,
             )
         )
     return destinations
