@@ -194,6 +194,7 @@ class Delivery:
             status.spans += spans
             status.segments += 1
             self.state.parked_frames += self.parking.park_unknown(segment)
+            self.slots.learn(segment)
             if segment.damaged:
                 counts.append((segment.spool_id, damaged_frames(self.name, segment)))
                 _log.warning("%d frames of slot %s are damaged and lost", segment.damaged, segment.spool_id)
