@@ -162,6 +162,7 @@ def build_destinations(settings: DrainerSettings) -> "list[Destination]":
                 content=settings.content,
                 tables=settings.targets.table,
                 probes=True,
+                memory=SpoolFolder(settings.folder).otlp_memory,
             )
         )
     return destinations

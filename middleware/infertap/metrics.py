@@ -1,6 +1,8 @@
-"""Prometheus metrics of one spool folder: summed over its slots and its drainer, so right under several workers too."""
+"""Prometheus metrics of one spool folder: summed over its slots, also those that are gone, and its drainer."""
 
 import asyncio
+import contextlib
+from collections import Counter
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry
@@ -14,6 +16,7 @@ from infertap.choice import Choice
 from infertap.clock import Clock, SystemClock
 from infertap.errors import SpoolError
 from infertap.record import LossCause
+from infertap.spool.accounts import Accounts, counters_of
 from infertap.spool.folder import SpoolFolder, list_segments
 from infertap.spool.jsonfile import read_json
 from infertap.spool.page import PageView
@@ -36,30 +39,37 @@ class FolderCollector(Collector):
         )
         conflict.add_metric((), int(self._choice.conflict is not None))
         yield conflict
-        pages = list(self._pages())
-        yield from self._requests(pages)
+        pages, totals = self._counted()
+        yield from self._requests(totals)
         yield from self._spool(pages)
         yield from self._drainer()
 
-    def _pages(self) -> Iterable[PageView]:
+    def _counted(self) -> tuple[list[PageView], Counter[str]]:
+        """The pages of the slots, and all counters: theirs and those of slots that are gone."""
+        pages: dict[str, PageView] = {}
         for spool_id in self._folder.slot_ids():
-            try:
-                yield PageView.read(self._folder.slot_dir(spool_id) / "page")
-            except SpoolError:
-                continue  # the slot ended while we looked
+            # A slot may end while we look.
+            with contextlib.suppress(SpoolError):
+                pages[spool_id] = PageView.read(self._folder.slot_dir(spool_id) / "page")
+        accounts = Accounts.load(self._folder)
+        pages = {spool_id: page for spool_id, page in pages.items() if spool_id not in accounts.retired}
+        totals = accounts.counters
+        for page in pages.values():
+            totals.update(counters_of(page))
+        return list(pages.values()), totals
 
-    def _requests(self, pages: list[PageView]) -> Iterable[Metric]:
+    def _requests(self, totals: Counter[str]) -> Iterable[Metric]:
         for name, words in (
             ("seen", "Requests that arrived at recorded paths."),
             ("finished", "Requests whose exchange has ended."),
             ("kept", "Rows that are durable in the spool or beyond."),
         ):
             counter = CounterMetricFamily(f"infertap_requests_{name}", words)
-            counter.add_metric((), sum(getattr(page, name) for page in pages))
+            counter.add_metric((), totals[name])
             yield counter
         lost = CounterMetricFamily("infertap_requests_lost", "Requests whose records were lost.", labels=("cause",))
         for cause in LossCause:
-            lost.add_metric((cause.value,), sum(page.lost.get(cause, 0) for page in pages))
+            lost.add_metric((cause.value,), totals[f"lost/{cause}"])
         yield lost
         for name, words in (
             ("spans_dropped", "Spans of the app or of a sender that did not reach the disk."),
@@ -67,7 +77,7 @@ class FolderCollector(Collector):
             ("capture_failures", "Failures of infertap's own code beside a request; traffic went on."),
         ):
             counter = CounterMetricFamily(f"infertap_{name}", words)
-            counter.add_metric((), sum(getattr(page, name) for page in pages))
+            counter.add_metric((), totals[name])
             yield counter
 
     def _spool(self, pages: list[PageView]) -> Iterable[Metric]:

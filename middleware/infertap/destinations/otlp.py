@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from infertap.clock import Clock
@@ -19,6 +20,7 @@ from infertap.destinations.otlp_batches import Item, ItemKey, Progress, batches,
 from infertap.destinations.otlp_delivery import BatchSize, Delivery, NotAccepted
 from infertap.destinations.otlp_exporters import Answer, SpanExport, Verdict, connect
 from infertap.destinations.otlp_headers_file import HeadersFile
+from infertap.destinations.otlp_memory import OtlpMemory
 from infertap.destinations.otlp_probe import explain, probe
 from infertap.destinations.otlp_rendering import SpanRendering
 from infertap.destinations.otlp_suspicion import Suspicion
@@ -53,6 +55,7 @@ class OtlpDestination:
         batch_bytes_max: Bytes of one request; default by protocol. Halved while the receiver says that it is too much.
         connect: Makes the exporter.
         probes: Whether `open` asks the endpoint with an empty request, and says what is wrong before anything waits.
+        memory: Where it is written down what a restart must not forget. None: nowhere.
     """
 
     name = "otlp"
@@ -67,6 +70,7 @@ class OtlpDestination:
         batch_bytes_max: int | None = None,
         connect: Callable[[OtlpTarget], SpanExport] = connect,
         probes: bool = False,
+        memory: Path | None = None,
     ) -> None:
         self._target = target
         self._headers = HeadersFile(target)
@@ -79,10 +83,12 @@ class OtlpDestination:
         self._export: SpanExport | None = None
         self._progress: dict[tuple[str, int], Progress] = {}
         self._suspicion = Suspicion(clock)
+        self._memory = OtlpMemory(memory)
         self._explained: tuple[str, float, str] = ("", 0.0, "")
 
     def open(self) -> None:
         """Import the exporter. A certificate that cannot be read is reported by `deliver`."""
+        self._memory.load(self._suspicion)
         try:
             self._exporter()
         except RetryableError as error:
@@ -102,7 +108,8 @@ class OtlpDestination:
         export = self._exporter()
         keys = [(segment.spool_id, segment.segment_no) for segment in segments]
         self._progress = {
-            key: self._progress.get(key) or Progress.of(segment) for key, segment in zip(keys, segments, strict=True)
+            key: self._progress.get(key) or self._memory.progress_of(segment)
+            for key, segment in zip(keys, segments, strict=True)
         }
         self._suspicion.keep_only(self._progress.keys())
         run = Delivery(export, self._batch_size, self._smaller, self._suspicion, self._clock, self._is_alive)
@@ -113,7 +120,9 @@ class OtlpDestination:
         except NotAccepted as error:
             failure = error.answer
         run.report()
-        receipt = self._receipt(segments)
+        delivered = delivered_prefixes(segments, self._progress)
+        self._memory.save(self._progress.values(), self._suspicion, delivered)
+        receipt = self._receipt(delivered)
         if failure is None:
             return receipt
         setback = RetryableError(self._reason(failure), retry_after_s=failure.retry_after_s)
@@ -184,8 +193,7 @@ class OtlpDestination:
         finally:
             export.close()
 
-    def _receipt(self, segments: Sequence[Segment]) -> Receipt:
-        delivered = delivered_prefixes(segments, self._progress)
+    def _receipt(self, delivered: Mapping[str, int]) -> Receipt:
         counts: dict[str, dict[OutcomeKey, int]] = {}
         parked: list[Segment] = []
         for key in [key for key in self._progress if key[1] <= delivered.get(key[0], -1)]:

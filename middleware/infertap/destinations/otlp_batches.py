@@ -1,7 +1,7 @@
 """What of which segment still has to go to OTLP: items, their order, and batches cut by bytes.
 
-1. A frame is settled once: sent, sampled, lost or parked. What is settled is not sent again while this process lives,
-   also where another frame of the same segment keeps the segment from being delivered.
+1. A frame is settled once: sent, sampled, lost or parked. What is settled is not sent again, also where another frame
+   of the same segment keeps the segment from being delivered, and (`otlp_memory`) over a restart.
 2. Requests and other spans travel in separate requests, because only requests are counted in the ledger: a partial
    success then says exactly how many of those were lost.
 """
@@ -37,13 +37,15 @@ class Progress:
     """The payloads that are not settled yet, in the order of the spool, requests first."""
     outcomes: Counter[OutcomeKey] = field(default_factory=Counter)
     parked: list[tuple[FrameKey, dict[str, Any]]] = field(default_factory=list)
+    frames: int = 0
+    """How many there are, settled or not."""
 
     @classmethod
     def of(cls, segment: Segment) -> "Progress":
         """Nothing is settled yet."""
         left = {(True, index): payload for index, payload in enumerate(segment.requests)}
         left |= {(False, index): payload for index, payload in enumerate(segment.spans)}
-        return cls(replace(segment, requests=(), spans=()), left)
+        return cls(replace(segment, requests=(), spans=()), left, frames=len(left))
 
     @property
     def key(self) -> tuple[str, int]:

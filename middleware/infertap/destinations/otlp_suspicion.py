@@ -6,11 +6,12 @@
 3. A span is given up when it has failed alone `ALONE_FAILURES_MIN` times over at least `ALONE_S_MIN`, each time with
    other spans accepted just before and an empty request just after. An empty request proves little by itself: a
    Collector whose queue is full takes it, too.
-4. Nothing of this is written down: the next drainer begins anew.
+4. The next drainer goes on where this one was (`otlp_memory`). The time in between does not count.
 """
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from infertap.clock import Clock
 from infertap.destinations.otlp_batches import Item, ItemKey
@@ -86,6 +87,32 @@ class Suspicion:
             for trouble in self._troubles.values():
                 if not trouble.size:
                     trouble.company_max *= 2
+
+    def remembered(self, entries_max: int) -> list[list[Any]]:
+        """All of it, those that have failed alone first, for `recall` in another process; neighbours in one entry."""
+        now_s = self._clock.monotonic_s()
+        entries: list[list[Any]] = []
+        for (*segment, is_request, index), trouble in sorted(
+            self._troubles.items(), key=lambda item: (-item[1].alone_failures, item[0])
+        ):
+            alone_s = now_s - trouble.alone_since_s if trouble.alone_failures else 0.0
+            facts = [trouble.failures, trouble.company_max, trouble.alone_failures, alone_s, trouble.size]
+            last = entries[-1] if entries else None
+            if last is not None and last[:3] == [*segment, is_request] and last[4] == index - 1 and last[5:] == facts:
+                last[4] = index
+            else:
+                entries.append([*segment, is_request, index, index, *facts])
+        return entries[:entries_max]
+
+    def recall(self, entries: Iterable[Sequence[Any]]) -> None:
+        """Take over what another process `remembered`. Raises TypeError, ValueError where it is nothing like that."""
+        now_s = self._clock.monotonic_s()
+        for spool_id, segment_no, is_request, first, last, *facts in entries:
+            failures, company_max, alone_failures, alone_s, size = facts
+            for index in range(int(first), int(last) + 1):
+                self._troubles[str(spool_id), int(segment_no), bool(is_request), index] = _Trouble(
+                    int(failures), int(company_max), int(alone_failures), now_s - float(alone_s), int(size)
+                )
 
     def keep_only(self, segments: Collection[tuple[str, int]]) -> None:
         """Forget the spans of all other segments (spool_id, segment_no)."""

@@ -31,6 +31,10 @@ _ROW_ATTRIBUTES = (
 
 _CLIENT_CLOSED_REQUEST = 499
 
+# A member of an enum is looked up through its class, which takes longer than the comparison itself.
+_COMPLETE = EndReason.COMPLETE.value
+_CLIENT_DISCONNECT = EndReason.CLIENT_DISCONNECT.value
+
 
 class ServerSpanRenderer:
     """Renders for one set of `OTEL_*` variables."""
@@ -52,7 +56,8 @@ class ServerSpanRenderer:
         """
         facts: Mapping[str, Any] = request["span"]
         start_ns = request["request_time"] * 1000
-        exception = _exception_event(request, facts, start_ns + request.get("duration_ns", 0))
+        end_ns = start_ns + request.get("duration_ns", 0)
+        exception = _exception_event(request, facts, end_ns)
         attributes, status = self._attributes_and_status(request, facts, exception)
         return SpanRecord(
             trace_id=request["trace_id"],
@@ -61,7 +66,7 @@ class ServerSpanRenderer:
             name=facts.get("name") or f"{known_method(request['method'])} {facts.get('route') or request['path']}",
             kind=facts["kind"],
             start_ns=start_ns,
-            end_ns=start_ns + request.get("duration_ns", 0),
+            end_ns=end_ns,
             trace_state=facts.get("trace_state", ""),
             trace_flags=facts.get("trace_flags", 1),
             attributes=attributes,
@@ -77,13 +82,15 @@ class ServerSpanRenderer:
         self, request: Mapping[str, Any], facts: Mapping[str, Any], exception: list[Any] | None
     ) -> tuple[dict[str, Any], list[Any] | None]:
         attributes = self._http.of_exchange(HttpFacts.of(request, facts), facts.get("client"))
-        if facts["kind"] == "SERVER":
+        is_server = facts["kind"] == "SERVER"
+        if is_server:
             attributes.update(self._http.of_request_headers(facts.get("headers", [])))
         if facts.get("route"):
             attributes["http.route"] = facts["route"]
-        attributes.update(_row_attributes(request))
-        attributes.update(facts.get("attributes", {}))
-        if facts["kind"] == "SERVER":
+        _add_row_attributes(attributes, request)
+        if "attributes" in facts:
+            attributes.update(facts["attributes"])
+        if is_server:
             attributes.update(self._http.of_response_headers(facts.get("response_headers", [])))
         failed = False
         if _status_was_sent(request):
@@ -105,17 +112,19 @@ def render_server_span(request: Mapping[str, Any], header: Mapping[str, Any]) ->
     return _renderer_of_this_process().render(request, header)
 
 
-def _row_attributes(request: Mapping[str, Any]) -> dict[str, Any]:
-    attributes = {name: request[column] for column, name in _ROW_ATTRIBUTES if request.get(column)}
-    if request.get("end_reason", EndReason.COMPLETE) != EndReason.COMPLETE:
+def _add_row_attributes(attributes: dict[str, Any], request: Mapping[str, Any]) -> None:
+    for column, name in _ROW_ATTRIBUTES:
+        if value := request.get(column):
+            attributes[name] = value
+    if request.get("end_reason", _COMPLETE) != _COMPLETE:
         attributes["infertap.end_reason"] = request["end_reason"]
-    attributes.update({f"infertap.tag.{name}": value for name, value in request.get("tags", {}).items()})
-    return attributes
+    if "tags" in request:
+        attributes.update({f"infertap.tag.{name}": value for name, value in request["tags"].items()})
 
 
 def _status_was_sent(request: Mapping[str, Any]) -> bool:
     """499 for a client that left before a status is our word in the row; nothing like it was on the wire."""
-    gone = request.get("end_reason") == EndReason.CLIENT_DISCONNECT
+    gone = request.get("end_reason") == _CLIENT_DISCONNECT
     return request.get("status_code", 0) > 0 and not (gone and request["status_code"] == _CLIENT_CLOSED_REQUEST)
 
 
@@ -126,7 +135,7 @@ def _exception_event(request: Mapping[str, Any], facts: Mapping[str, Any], at_ns
     exception.
     """
     error_type = request.get("error_type")
-    if error_type is None or request.get("end_reason", EndReason.COMPLETE) == EndReason.COMPLETE:
+    if error_type is None or request.get("end_reason", _COMPLETE) == _COMPLETE:
         return None
     if any(name == "exception" and of.get("exception.type") == error_type for name, _, of in facts.get("events", ())):
         return None

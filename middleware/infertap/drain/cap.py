@@ -68,6 +68,7 @@ def _skip(file: SegmentFile, slots: Slots, deliveries: Sequence[Delivery]) -> bo
         return False
     except (FileNotFoundError, SpoolError):
         return False
+    slots.learn(segment)
     for delivery in deliveries:
         if view.cursors.segment_no(delivery.name) < file.segment_no:
             delivery.count([(file.spool_id, lost_by_minute(delivery.name, segment, LossCause.SPOOL_FULL))])

@@ -219,6 +219,7 @@ class Delivery:
             status.spans += spans
             status.segments += 1
             self.state.parked_frames += self.parking.park_unknown(segment)
+            self.slots.learn(segment)
             if segment.damaged:
                 counts.append((segment.spool_id, damaged_frames(self.name, segment)))
                 _log.warning("slot %s: %s lost to damage", segment.spool_id, plural(segment.damaged, "record"))

@@ -108,5 +108,6 @@ class Inflight:
             "suspects": suspects,
             "deaths": self.deaths if destination == self.destination else 0,
         }
-        write_json_atomic(self.folder.inflight, data)
+        # What another boot of the machine finds accuses nobody, so it need not outlive this one.
+        write_json_atomic(self.folder.inflight, data, durable=False)
         self._written = True

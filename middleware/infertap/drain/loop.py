@@ -87,7 +87,8 @@ class Drainer:
         self._resident_bytes = resident_bytes
         self._follow = follow
         self._inode = _identity(self.folder)
-        self._slots = Slots(self.folder, tuple(destination.name for destination in destinations))
+        names = tuple(destination.name for destination in destinations)
+        self._slots = Slots(self.folder, names, keep_ledger=settings.targets.table is None)
         inflight, parking, rng = Inflight.load(self.folder), Parking(self.folder), random.Random()
         self._deliveries = [
             Delivery(

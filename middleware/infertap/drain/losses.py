@@ -1,5 +1,6 @@
-"""What the drainer counts as lost, in the keys of the ledger."""
+"""What a segment says of its requests, in the keys of the ledger: what its owner counted, and what is lost of it."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 
@@ -27,6 +28,18 @@ def damaged_frames(destination: str, segment: Segment) -> Mapping[OutcomeKey, in
     known = [time_us for time_us in times if isinstance(time_us, int)]
     minute = max(known) // _US_PER_MINUTE if known else _start_minute(segment)
     return {(minute, destination, "lost", LossCause.DAMAGED.value): segment.damaged}
+
+
+def owner_counts(segment: Segment) -> Mapping[OutcomeKey, int]:
+    """The owner's cumulative counts, by minute of arrival; the last frame wins, one of another shape says nothing."""
+    counts: dict[OutcomeKey, int] = {}
+    for frame in segment.ledger:
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            for minute, outcomes in frame["minutes"].items():
+                for name, count in outcomes.items():
+                    outcome, _, cause = name.partition("/")
+                    counts[int(minute), "", outcome, cause] = int(count)
+    return counts
 
 
 def _start_minute(segment: Segment) -> int:

@@ -99,7 +99,7 @@ class Rehearsal:
 
     @property
     def settings(self) -> DrainerSettings:
-        """The drainer's, but leading nowhere and without credentials."""
+        """The drainer's, but leading nowhere, without credentials, and with a folder of their own."""
         targets = self._settings.targets
         table = TableTarget(self._scratch) if self._destination == "table" else None
         otlp = None
@@ -112,7 +112,7 @@ class Rehearsal:
                 compression=targets.otlp.compression,
                 value_length_max=targets.otlp.value_length_max,
             )
-        return replace(self._settings, targets=Targets(table=table, otlp=otlp))
+        return replace(self._settings, folder=Path(self._scratch), targets=Targets(table=table, otlp=otlp))
 
     def run(self, destinations: Sequence[Destination]) -> None:
         """Converts and encodes the rows; an error that a destination names is as good as success."""

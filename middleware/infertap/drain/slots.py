@@ -6,10 +6,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infertap.drain.losses import owner_counts
 from infertap.drain.retire import is_held
 from infertap.errors import SpoolError
+from infertap.spool.accounts import Accounts
 from infertap.spool.cursors import Cursors
 from infertap.spool.folder import SpoolFolder, list_segments, segment_no_of
+from infertap.spool.page import PageView
+from infertap.spool.reader import Segment
 from infertap.spool.recovery import AdoptedSlot, adopt, sweep
 
 _log = logging.getLogger(__name__)
@@ -59,6 +63,8 @@ class Slots:
 
     folder: SpoolFolder
     destinations: tuple[str, ...]
+    keep_ledger: bool = False
+    """Whether no table does: then the counts of the owners are kept with the cursors, and with the folder's totals."""
     views: dict[str, SlotView] = field(default_factory=dict)
 
     def look(self) -> None:
@@ -100,12 +106,19 @@ class Slots:
         """Moves a cursor, with the counts that belong to it, and removes what everybody has passed. Never raises."""
         view = self.views[spool_id]
         view.cursors.advance(destination, segment_no)
+        if self.keep_ledger:
+            view.cursors.fold()
         try:
             view.cursors.save(self.folder)
         except OSError as error:
             # A full disk: removing segments is what helps, and the next save writes the same and more.
             _log.warning("cursors of slot %s could not be saved: %s", spool_id, error.strerror)
         self.refresh(view)
+
+    def learn(self, segment: Segment) -> None:
+        """Takes note of what an owner has counted, where no table does; saved with the next `advance`."""
+        if self.keep_ledger:
+            self.views[segment.spool_id].cursors.learn(owner_counts(segment))
 
     @property
     def owners(self) -> bool:
@@ -148,12 +161,16 @@ class Slots:
         return {spool_id: dict(self.views[spool_id].cursors.outcomes) for spool_id in spool_ids}
 
     def remove(self, view: SlotView) -> None:
-        """Removes a spent slot; one that cannot be removed now is adopted again at the next look."""
+        """Removes a spent slot, its counts kept; one that cannot be removed now is adopted again at the next look."""
         try:
             if view.orphan is not None:
+                page = _page_of(view.orphan)
+                Accounts.load(self.folder).retire(self.folder, page, view.cursors, keep_ledger=self.keep_ledger)
                 view.orphan.remove()
         except SpoolError as error:
             _log.warning("%s", error)
+        except OSError as error:
+            _log.warning("totals of slot %s could not be saved: %s", view.spool_id, error.strerror)
         self._forget(view.spool_id)
 
     def close(self) -> None:
@@ -172,3 +189,10 @@ class Slots:
         except SpoolError as error:
             _log.warning("%s", error)
             return None
+
+
+def _page_of(slot: AdoptedSlot) -> PageView | None:
+    try:
+        return PageView.read(slot.path / "page")
+    except SpoolError:
+        return None

@@ -41,6 +41,10 @@ class CrashCounts:
             except (KeyError, TypeError, ValueError):
                 continue  # Not ours to judge: the reader counts it as damaged.
 
+    def in_flight(self, page: PageView) -> int:
+        """Requests that arrived and never became rows, or anything else that was counted."""
+        return max(0, page.seen - max(page.ledgered, self.ledgered) - self.rows.total())
+
 
 def crash_ledger(page: PageView | None, counts: CrashCounts) -> dict[str, Any] | None:
     """The payload of the LEDGER frame that completes the owner's account; None where it is complete.
@@ -50,7 +54,7 @@ def crash_ledger(page: PageView | None, counts: CrashCounts) -> dict[str, Any] |
     ledgered, in_flight = counts.ledgered, 0
     if page is not None:
         ledgered = max(page.ledgered, ledgered)
-        in_flight = max(0, page.seen - ledgered - counts.rows.total())
+        in_flight = counts.in_flight(page)
     minutes = {minute: {"seen/recovered": count, "kept/recovered": count} for minute, count in counts.rows.items()}
     if page is not None and in_flight:
         # Their own minutes died with the owner: they are counted in that of its last sign of life.

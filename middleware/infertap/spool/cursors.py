@@ -11,7 +11,12 @@ from infertap.spool.folder import SpoolFolder
 from infertap.spool.jsonfile import read_json, write_json_atomic
 
 OutcomeKey = tuple[int, str, str, str]
-"""(epoch minute of arrival, destination, outcome, cause or "")."""
+"""(epoch minute of arrival, destination, outcome, cause or ""); destination "" for what its owner counted."""
+
+MINUTES_MAX = 360
+"""Minutes before the newest one that are kept apart where `fold` is called; older ones are summed by day."""
+
+_MINUTES_OF_A_DAY = 1_440
 
 
 @dataclass(slots=True)
@@ -23,22 +28,34 @@ class Cursors:
     """destination -> highest segment number that it has passed."""
     outcomes: dict[OutcomeKey, int] = field(default_factory=dict)
     """Cumulative over the slot's life."""
+    days: dict[OutcomeKey, int] = field(default_factory=dict)
+    """What `fold` has summed up; the first part of the key is the epoch day."""
+    folded_before: int = 0
+    """Minutes before this one are in `days`."""
 
     @classmethod
     def load(cls, folder: SpoolFolder, spool_id: str) -> Self:
         """Reads the slot's cursors. Of a missing or damaged file they are empty: what is still there goes out again."""
         data = read_json(folder.cursor(spool_id)) or {}
         try:
-            return cls(spool_id, _parse_segment_nos(data), _parse_outcomes(data))
+            return cls(
+                spool_id,
+                _parse_segment_nos(data),
+                _parse_outcomes(data.get("outcomes", {})),
+                _parse_outcomes(data.get("days", {})),
+                int(data.get("folded_before", 0)),
+            )
         except (AttributeError, KeyError, TypeError, ValueError):
             return cls(spool_id)
 
     def save(self, folder: SpoolFolder) -> None:
         """Replaces the file, durable. Raises OSError, the old file untouched."""
-        data = {
+        data: dict[str, Any] = {
             "destinations": {name: {"segment_no": number} for name, number in self.segment_nos.items()},
-            "outcomes": {"|".join(map(str, key)): count for key, count in self.outcomes.items()},
+            "outcomes": _outcomes_text(self.outcomes),
         }
+        if self.folded_before:
+            data |= {"days": _outcomes_text(self.days), "folded_before": self.folded_before}
         write_json_atomic(folder.cursor(self.spool_id), data)
 
     def segment_no(self, destination: str) -> int:
@@ -54,14 +71,37 @@ class Cursors:
         for key, count in increments.items():
             self.outcomes[key] = self.outcomes.get(key, 0) + count
 
+    def learn(self, cumulative: Mapping[OutcomeKey, int]) -> None:
+        """Takes over counts that are cumulative by themselves. Those of folded minutes say nothing new."""
+        for key, count in cumulative.items():
+            if key[0] >= self.folded_before:
+                self.outcomes[key] = max(count, self.outcomes.get(key, 0))
+
+    def fold(self) -> None:
+        """Sums old minutes up by day, so that the file of a process that runs for years stays small."""
+        if not self.outcomes:
+            return
+        before = max(minute for minute, *_ in self.outcomes) - MINUTES_MAX
+        old = [key for key in self.outcomes if key[0] < before]
+        if not old:
+            return
+        self.folded_before = max(before, self.folded_before)
+        for key in old:
+            day_key = (key[0] // _MINUTES_OF_A_DAY, *key[1:])
+            self.days[day_key] = self.days.get(day_key, 0) + self.outcomes.pop(key)
+
 
 def _parse_segment_nos(data: Mapping[str, Any]) -> dict[str, int]:
     return {name: int(cursor["segment_no"]) for name, cursor in data.get("destinations", {}).items()}
 
 
+def _outcomes_text(outcomes: Mapping[OutcomeKey, int]) -> dict[str, int]:
+    return {"|".join(map(str, key)): count for key, count in outcomes.items()}
+
+
 def _parse_outcomes(data: Mapping[str, Any]) -> dict[OutcomeKey, int]:
     outcomes: dict[OutcomeKey, int] = {}
-    for text, count in data.get("outcomes", {}).items():
+    for text, count in data.items():
         minute, destination, outcome, cause = text.split("|")
         outcomes[int(minute), destination, outcome, cause] = int(count)
     return outcomes

@@ -2,7 +2,7 @@
 
     spool_dir/.gitignore
     spool_dir/<fingerprint>/   destination.json  drainer.lock  drainer.json  retire  bell  relay.lock
-                               drainer.log  drainer.err  inflight
+                               drainer.log  drainer.err  inflight  otlp.json  totals.json
         slots/<spool_id>/      lock  page  reserve  header  000000000001.open|.seg  flush
         cursors/<spool_id>.json
         parked/
@@ -39,6 +39,8 @@ class SpoolFolder:
         self.relay_lock = path / "relay.lock"
         self.bell = path / "bell"
         self.inflight = path / "inflight"
+        self.otlp_memory = path / "otlp.json"
+        self.totals = path / "totals.json"
 
     def prepare(self, identity: Mapping[str, Any]) -> None:
         """Makes what is missing of the tree, and `destination.json`. Safe at any time and from many processes at once.

@@ -9,8 +9,13 @@ from typing import Any
 import orjson
 
 
-def write_json_atomic(path: Path, data: Mapping[str, Any]) -> None:
-    """Replaces `path`, mode 0600, with the content durable before the name. Raises OSError, `path` untouched."""
+def write_json_atomic(path: Path, data: Mapping[str, Any], *, durable: bool = True) -> None:
+    """Replaces `path`, mode 0600. Raises OSError, `path` untouched.
+
+    Args:
+        durable: The content is on the disk before the name. False: it survives our death, and after a power loss the
+            file may be the old one or unreadable.
+    """
     content = orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -18,7 +23,8 @@ def write_json_atomic(path: Path, data: Mapping[str, Any]) -> None:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.rename(path)
     except OSError:
         temporary.unlink(missing_ok=True)

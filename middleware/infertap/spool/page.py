@@ -138,10 +138,18 @@ class PageView:
             )
 
 
-def mark_adopted(path: Path) -> None:
-    """Writes down, durably, that the losses of a page's dead owner are on record. Raises OSError, ValueError."""
+def mark_adopted(path: Path, *, kept: int = 0, in_flight: int = 0) -> None:
+    """Writes down, durably, that the losses of a page's dead owner are on record. Raises OSError, ValueError.
+
+    Args:
+        kept: Rows on the disk that the owner had not counted yet.
+        in_flight: Requests that died with it.
+    """
     with _map(path, writable=True) as memory:
         with memoryview(memory).cast("Q") as counters:
+            counters[KEPT] += kept
+            counters[LOST[LossCause.CRASH_IN_FLIGHT]] += in_flight
+            counters[FINISHED] = counters[SEEN]
             counters[_ADOPTED] = 1
         memory.flush()
 

@@ -118,7 +118,8 @@ def _recover(folder: SpoolFolder, slot_dir: Path) -> None:
         for segment in segments:
             segment.close()
     if page is not None and not page.adopted:
-        mark_adopted(slot_dir / "page")
+        in_flight = counts.in_flight(page) if ledger is not None else 0
+        mark_adopted(slot_dir / "page", kept=counts.rows.total(), in_flight=in_flight)
     sync_folder(slot_dir)
 
 

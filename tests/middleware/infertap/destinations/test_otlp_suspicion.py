@@ -1,6 +1,7 @@
 """A span that a real receiver fails on, among others that it takes: found, held apart, and given up in the end."""
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,16 @@ class Spool:
         self.counts: dict[str, int] = {}
         self.parked: list[Segment] = []
         self.errors: list[str] = []
+
+    def restart(self, memory: Path | None) -> None:
+        """Another drainer takes over, at another time of its monotonic clock."""
+        self.close()
+        self.clock.now_s -= 700.0
+        self._destination = OtlpDestination(self._destination._target, clock=self.clock, memory=memory)
+        self._destination.open()
+
+    def close(self) -> None:
+        self._destination.close(deadline_s=1)
 
     def add(self, number: int, requests: Sequence[dict[str, Any]] = (), spans: Sequence[dict[str, Any]] = ()) -> None:
         self._segments["slot", number] = Segment("slot", number, {}, tuple(requests), tuple(spans), (), 1, 0, ())
@@ -93,8 +104,9 @@ def spool(otlp_receiver: Any, request: pytest.FixtureRequest) -> Iterator[Spool]
     clock = ManualClock()
     destination = OtlpDestination(OtlpTarget(endpoint, request.param, timeout_s=20.0), clock=clock)
     destination.open()
-    yield Spool(destination, clock)
-    destination.close(deadline_s=1)
+    spool = Spool(destination, clock)
+    yield spool
+    spool.close()
 
 
 def ids_of(receiver: Any) -> list[int]:
@@ -207,20 +219,51 @@ def test_throttling_accuses_nobody(otlp_receiver: Any, spool: Spool) -> None:
     assert otlp_receiver.spans == []
 
 
-def test_a_successor_begins_anew_and_loses_nothing(otlp_receiver: Any, spool: Spool) -> None:
-    """What one drainer learned dies with it; the next one sends again what was not delivered, and finds the same."""
+def test_drainers_that_live_for_one_delivery_find_and_park_it_all_the_same(
+    otlp_receiver: Any, spool: Spool, tmp_path: Path
+) -> None:
+    """Each goes on where the last one was: no good span comes twice, and the bad one is parked; no file is left."""
+    memory = tmp_path / "otlp.json"
+    otlp_receiver.behave(**FAILING, only_for_span="poison")
+    spool.add(1, [request_payload(n, "poison" if n == 137 else None) for n in range(501)], [span_payload(600, "good")])
+    for number in range(2, 16):
+        spool.restart(memory)
+        spool.deliver()
+        spool.add(number, [request_payload(1000 + number)])
+        assert number < 5 or not memory.exists() or b"poison" not in memory.read_bytes()
+    spool.restart(memory)
+    spool.deliver()
+    assert spool.waiting == []
+    assert spool.counts == {"written": 514, "lost/parked": 1}
+    assert [row["request_id"] for segment in spool.parked for row in segment.requests] == ["id-137"]
+    assert ids_of(otlp_receiver) == sorted([*(n for n in range(501) if n != 137), 600, *range(1002, 1016)])
+    spool.deliver()
+    spool.add(20, [request_payload(2000)])
+    spool.deliver()
+    assert not memory.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"segments": [{}], "suspects": [[1]]}', b'{"segments": 1}'])
+def test_a_damaged_memory_says_nothing(otlp_receiver: Any, spool: Spool, tmp_path: Path, content: bytes) -> None:
+    """Whatever is in the file, delivery begins, and everything arrives."""
+    memory = tmp_path / "otlp.json"
+    memory.write_bytes(content)
+    spool.add(1, [request_payload(n) for n in range(3)])
+    spool.restart(memory)
+    spool.deliver()
+    assert spool.counts == {"written": 3}
+
+
+def test_without_its_memory_a_successor_begins_anew_and_loses_nothing(otlp_receiver: Any, spool: Spool) -> None:
+    """Where the file is gone, the next drainer sends again what was not delivered, and finds the same."""
     otlp_receiver.behave(**FAILING, only_for_span="poison")
     spool.add(1, [request_payload(n, "poison" if n == 3 else None) for n in range(8)])
     spool.add(2, [request_payload(8)])
     spool.deliver(4)
-    target = spool._destination._target
-    spool._destination.close(deadline_s=1)
-    spool._destination = OtlpDestination(target, clock=spool.clock)
-    spool._destination.open()
+    spool.restart(None)
     for number in range(3, 14):
         spool.add(number, [request_payload(6 + number)])
         spool.deliver()
-    spool._destination.close(deadline_s=1)
     assert spool.waiting == []
     assert spool.counts == {"written": 19, "lost/parked": 1}
     assert set(ids_of(otlp_receiver)) == set(range(20)) - {3}

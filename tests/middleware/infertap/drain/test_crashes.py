@@ -1,9 +1,7 @@
 """Drainers that die of what they carry, or at random."""
 
 import json
-import os
 import random
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -44,13 +42,8 @@ def test_random_kills_lose_and_double_nothing(bench: Any, wait_for: WaitFor) -> 
         if rng.random() < 0.1:
             owners[index].kill()
             owners[index] = bench.owner(tick_s=0.05)
-        pid = bench.state().pid
-        if rng.random() < 0.3 and pid and bench.state().phase == "running":
-            try:
-                os.kill(pid, signal.SIGKILL)
-                kills += 1
-            except ProcessLookupError:
-                continue
+        if rng.random() < 0.3 and bench.state().phase == "running" and bench.try_to_kill_drainer():
+            kills += 1
     wait_for(lambda: set(bench.rows()) >= acknowledged, 240.0)
     assert kills > 3
     rows = bench.rows()
