@@ -18,6 +18,8 @@ FIRST_GRANT_BYTES = 8 << 10
 GRANT_BYTES = 64 << 10
 """A capture takes its room from the shared budget in pieces: a small one that holds most exchanges, then larger."""
 
+_ERROR_BYTES_UNCOUNTED_MAX = 4 << 10
+
 # The value of an enum's member is looked up by a Python function, each time.
 _COMPLETE, _DISCONNECTED = EndReason.COMPLETE.value, EndReason.CLIENT_DISCONNECT.value
 
@@ -225,8 +227,17 @@ class Capture:
         self.codes += (code.value,)
 
     def failed(self, error_type: str, error_message: str) -> None:
-        """The app raised. Where no status went out, the server answers 500."""
-        self.error_type, self.error_message = error_type, error_message
+        """The app raised. Where no status went out, the server answers 500.
+
+        A long text takes its room from the shared budget; where there is none, it is not kept.
+        """
+        self.error_type = error_type
+        size = error_message.__sizeof__()
+        if size <= _ERROR_BYTES_UNCOUNTED_MAX:
+            self.error_message = error_message
+        elif self._budget.take(size):
+            self.granted += size
+            self.error_message = error_message
         if self.status_code == 0:
             self.status_code = 500
         if self.end_reason is None:

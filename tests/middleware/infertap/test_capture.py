@@ -330,6 +330,17 @@ def test_a_failure_keeps_the_status_that_went_out() -> None:
     assert (exchange.status_code, exchange.end_reason, exchange.error_type) == (200, "app_error", "ValueError")
 
 
+def test_a_long_error_text_takes_its_room_from_the_budget() -> None:
+    """It is held as bodies are; where there is no room, the exchange says only what kind of error it was."""
+    for bytes_max, kept in ((1 << 20, "x" * 60_000), (FIRST_GRANT_BYTES + 50_000, None)):
+        capture, budget = _capture(ByteBudget(bytes_max))
+        capture.failed("ValueError", "x" * 60_000)
+        assert budget.held == (FIRST_GRANT_BYTES if kept is None else FIRST_GRANT_BYTES + kept.__sizeof__())
+        exchange = capture.close(duration_ns=9_000, route=None)
+        assert (exchange.error_type, exchange.error_message) == ("ValueError", kept)
+        assert exchange.granted_bytes == budget.held
+
+
 def test_an_outcome_that_the_app_names_wins() -> None:
     """The proxy's own 502 is an upstream's fault and no app error."""
     capture, budget = _capture()
