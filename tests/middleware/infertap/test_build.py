@@ -13,9 +13,7 @@ from infertap.otel_env import OtelEnvironment
 
 def test_the_resource_is_redacted_before_it_reaches_the_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process's own command line, as detectors find it, holds what was given there as `--api-key`."""
-    monkeypatch.setenv(
-        "OTEL_RESOURCE_ATTRIBUTES", "run.command=serve --api-key hunter2 --port 1,patient.id=hunter2"
-    )
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "run.command=serve --api-key hunter2 --port 1,patient.id=hunter2")
     config = Config(tables=str(tmp_path / "tables"), drainer="external", redact_keys=("patient_id",))
     writer = build_pipeline(config, choose(config, OtelEnvironment.read({}), cwd=tmp_path), EventLog()).worker.writer
     writer.open()

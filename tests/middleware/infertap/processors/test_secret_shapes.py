@@ -99,6 +99,12 @@ def test_secrets_in_text_are_found_by_their_shape(secret: str) -> None:
         assert hits == 1
 
 
+@pytest.mark.parametrize("before", ["session_", "a-", "x", "eyJ-", "."])
+def test_a_jwt_is_found_behind_whatever_is_glued_to_it(before: str) -> None:
+    """What stands before it stays."""
+    assert _REDACTOR.text(f"{before}{_JWT}") == (MARK if before == "eyJ-" else f"{before}{MARK}", 1)
+
+
 @pytest.mark.parametrize(
     "text",
     [
