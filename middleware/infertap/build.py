@@ -27,6 +27,7 @@ from infertap.joining.joining import JoiningSettings
 from infertap.otel_env import OtelEnvironment
 from infertap.pipeline import Idle, Pipeline, PipelineSettings
 from infertap.processors.assemble import Assembler, AssemblySettings
+from infertap.processors.attributes import redacted_resource
 from infertap.spool.folder import SpoolFolder
 from infertap.spool.writer import SpoolWriter
 from infertap.trace_context import TraceSettings
@@ -89,13 +90,15 @@ def _idle(problems: Sequence[str]) -> Idle:
 def build_pipeline(config: Config, choice: Choice, log: EventLog, *, receives: bool = False) -> Pipeline:
     """The pipeline of one process. `receives`: it takes the spans of others, and no request passes through it."""
     clock = SystemClock()
-    resource = dict(Resource.create().attributes)
+    found = dict(Resource.create().attributes)
+    # Detectors put a process's command line into it, with what was given there as `--api-key`.
+    resource = redacted_resource(found, config.redact_keys)
     service_name = str(resource.get("service.name", "unknown_service"))
     instance = own_instance(resource, os.environ, socket.gethostname())
     folder = SpoolFolder(choice.folder)
     writer = SpoolWriter(
         folder,
-        {"service_name": service_name, "instance": instance, "resource": _texts(resource)},
+        {"service_name": service_name, "instance": instance, "resource": resource},
         identity=choice.targets.description(choice.spool_dir, content=config.content),
         spool_bytes_max=config.spool_bytes_max,
         clock=clock,
@@ -121,7 +124,7 @@ def build_pipeline(config: Config, choice: Choice, log: EventLog, *, receives: b
         delivery=delivery,
         at_end=lambda: thread.close(deadline_s=config.drain_s),
         trace=trace,
-        joining=JoiningSettings(choice.kind, _texts(resource), config.install_tracer_provider),
+        joining=JoiningSettings(choice.kind, _texts(found), config.install_tracer_provider),
         clock=clock,
         log=log,
     )

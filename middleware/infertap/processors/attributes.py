@@ -4,7 +4,7 @@
 2. An attribute that cannot be redacted is not kept.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -147,6 +147,12 @@ class AttributeRedactor:
             kept.append(shown)
             count += hits
         return kept, count
+
+
+def redacted_resource(resource: Mapping[str, Any], redact_keys: Iterable[str]) -> dict[str, Any]:
+    """The resource of this process, as it may be stored."""
+    names = SecretNames(redact_keys)
+    return AttributeRedactor(Redactor(names), names, kept_headers=frozenset(), keeps_content=True).all(resource)
 
 
 def _header(name: str) -> str | None:

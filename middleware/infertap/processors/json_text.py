@@ -184,7 +184,7 @@ def _harmless(key: str, value: Any, node: dict[str, Any]) -> bool:
     """Nothing is there to hide, or it is a language model's token and not a caller's."""
     if value is None or value == "" or value == MARK:
         return True
-    if len(key) <= 8 and key.lower().rstrip("0123456789_-[]") in _MODEL_WORDS:
+    if len(key) <= 8 and key.lower().rstrip("0123456789_-[]@") in _MODEL_WORDS:
         return "logprob" in node or not _holds_text(value)
     return isinstance(value, bool)
 

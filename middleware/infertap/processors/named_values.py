@@ -51,14 +51,16 @@ def redact_named_values(text: str, secret: Callable[[str], bool]) -> tuple[str, 
         if match.start() < done or not _is_secret(text, match, secret):
             continue
         start, end = match.end(), _value_end(text, match)
+        closing = ""
         opening = _QUOTE.match(text, start, end)
         if opening is not None:
-            closing = "".join(opening.groups())
             start = opening.end()
-            end = max(start, end - len(closing) if text.endswith(closing, start, end) else end)
-        if text[start:end].strip() in _HARMLESS:
+            quote = "".join(opening.groups())
+            # Where the text was cut off, the quote stays open.
+            closing = quote if end < len(text) or text.endswith(quote, start, end) else ""
+        if text[start:end].removesuffix(closing).strip() in _HARMLESS:
             continue
-        out += text[done:start], MARK
+        out += text[done:start], MARK, closing
         done = end
         count += 1
     return ("".join((*out, text[done:])), count) if count else (text, 0)
@@ -88,11 +90,7 @@ def _value_end(text: str, match: re.Match[str]) -> int:
     start = match.end()
     opening = _QUOTE.match(text, start)
     if opening is not None:
-        while opening is not None:
-            # `"a"$B` and `"a" "b"` are one value.
-            end = _GLUED.match(text, _string_end(text, opening)).end()  # type: ignore[union-attr]  # matches nothing, too
-            opening = _NEXT_STRING.match(text, end)
-        return end
+        return _strings_end(text, opening)
     if match["quote"]:
         return _item_end(text, match)
     if match["flag"]:
@@ -104,7 +102,7 @@ def _value_end(text: str, match: re.Match[str]) -> int:
     if _HEADER_LINE.search(match["bare"]):
         # A header in a text: its value has words and pairs of its own (`Digest ...`, `a=b; session=...`).
         return _find(_LINE_END, text, start)
-    return max(_bracket_end(text, start), _find(_RUN_END, text, start))
+    return _find(_RUN_END, text, _bracket_end(text, start))
 
 
 def _find(pattern: re.Pattern[str], text: str, start: int) -> int:
@@ -151,7 +149,18 @@ def _block_end(text: str, start: int, column: int) -> int:
         if not belongs:
             break
         last = end
-    return max(last, _bracket_end(text, start)) if rest[:1] in ("{", "[") else last
+    return max(last, _find(_LINE_END, text, _bracket_end(text, start)))
+
+
+def _strings_end(text: str, opening: re.Match[str] | None) -> int:
+    """After a string and all that is one value with it: `"a"$B`, `"a" "b"`, `"a"b"c"`."""
+    end = 0
+    while opening is not None:
+        end = _string_end(text, opening)
+        glued = _GLUED.match(text, end).end()  # type: ignore[union-attr]  # matches nothing, too
+        opening = (_QUOTE.match(text, glued) if glued > end else None) or _NEXT_STRING.match(text, glued)
+        end = glued
+    return end
 
 
 def _string_end(text: str, opening: re.Match[str]) -> int:

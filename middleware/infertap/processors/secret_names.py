@@ -23,7 +23,7 @@ _EXACT = frozenset(
         "pass", "pwd", "pw", "passkey", "secret", "session", "sessionid", "sid", "csrf", "xsrf", "csrftoken",
         "xcsrftoken", "signature", "sig", "pin", "cvv", "cvc", "ssn", "creditcard", "cardnumber", "securitycode",
         "xauthtoken", "xinfertapouter", "authheader", "authcode", "authorizationcode", "devicecode", "codeverifier",
-        "otp", "totp", "mfacode", "samlresponse", "samlassertion", "recoverycode", "backupcode", "seedphrase",
+        "otp", "totp", "mfacode", "samlresponse", "samlassertion", "seedphrase",
         "recoveryphrase", "mnemonicphrase", "dsn", "databaseurl",
     }
 )  # fmt: skip
@@ -43,7 +43,8 @@ _ENDINGS = (
     "consumerkey", "authkey", "sessionkey", "sshkey", "deploykey", "licensekey", "hmackey", "accesskeyid",
     "secretaccesskey", "clientsecret", "secret", "authorization", "credentials", "subscriptionkey", "cookie",
     "openaikey", "anthropickey", "azurekey", "awskey", "googlekey", "geminikey", "mistralkey", "coherekey",
-    "groqkey", "huggingfacekey", "pwd", "connectionstring",
+    "groqkey", "huggingfacekey", "pwd", "connectionstring", "recoverycode",
+    "backupcode",
 )  # fmt: skip
 _ENDING_WORDS = frozenset({("id", "token"), ("hf", "token"), ("hf", "key")})
 """Endings that count only as words of their own: `valid_token` is none."""
@@ -79,7 +80,7 @@ _ENDINGS_IN_FIELDS = (*_ENDINGS_IN_TEXT, "signature", "assertion", "jwt", "sessi
 _VOCABULARY = frozenset(
     f"{word}token"
     for word in ("eos", "bos", "pad", "unk", "mask", "sep", "cls", "stop", "special", "image", "audio", "video", "per",
-                 "first", "last", "to", "timetofirst")
+                 "timeper", "first", "last", "to", "timetofirst")
 )  # fmt: skip
 """Tokens of language models, wherever they stand."""
 

@@ -35,11 +35,14 @@ _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
         ),
         rf"\1{MARK}",
     ),
-    # Only at the start of a run of these characters: tried at each of them, a long run would cost its square.
+    # From the start of a run of these characters, and its first `eyJ` alone: a later one ends where the run does, too,
+    # and tried at each of them a long run would cost its square.
     (
         ("eyJ",),
-        re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*"),
-        MARK,
+        re.compile(
+            r"(?<![A-Za-z0-9_-])(?>([A-Za-z0-9_-]*?)eyJ)[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*"
+        ),
+        rf"\1{MARK}",
     ),
     (
         ("://",),

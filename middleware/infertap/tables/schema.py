@@ -107,7 +107,7 @@ INFERENCE = TableSchema(
         Column("error_type", "STRING", "class of the exception, or type of the answer's error object"),
         Column("error_message", "STRING", f"its message, redacted; null {_LONG}"),
         Column("redaction_version", "STRING", "the rules that redacted this row"),
-        Column("redacted_count", "INT", "values that redaction replaced"),
+        Column("redacted_count", "INT", "values that redaction replaced, in all columns"),
         Column("sample_rule", "STRING", "the rule that kept this row", "selection"),
         Column("tags", "MAP<STRING,STRING>", _TAGS),
         Column("service_name", "STRING", "OpenTelemetry `service.name`"),

@@ -175,6 +175,19 @@ def test_an_exception_passes_and_is_a_row(recording: Any) -> None:
         assert row["error_message"] == "password=[REDACTED]"
 
 
+def test_a_secret_longer_than_an_errors_column_leaves_nothing_in_it(recording: Any) -> None:
+    """It is known by its end, which stands far behind the place where the text is cut."""
+    key = f"-----BEGIN PRIVATE KEY-----{'hunter2' * 1_000}-----END PRIVATE KEY-----"
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError(f"no: {key} {'x' * 100_000}")
+
+    with recording(app) as it, pytest.raises(ValueError, match="no"):
+        it.request()
+    (row,) = it.rows
+    assert row["error_message"] == "no: [REDACTED][REDACTED]"
+
+
 def test_an_exception_that_cannot_be_printed_is_a_row(recording: Any) -> None:
     """And it is the app's own one that the server sees."""
 

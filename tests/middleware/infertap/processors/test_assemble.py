@@ -14,7 +14,7 @@ from infertap.child_span import ChildSpan
 from infertap.config import DEFAULT_CAPTURE_HEADERS
 from infertap.processors.assemble import Assembler, AssemblySettings
 from infertap.processors.secret_names import MARK
-from infertap.record import TAGS_MAX, Exchange, InferenceRecord, PendingSpan, TraceIds
+from infertap.record import RAW_ERROR_CHARACTERS_MAX, TAGS_MAX, Exchange, InferenceRecord, PendingSpan, TraceIds
 from infertap.sizes import header_characters
 from infertap.trace import ServerSpan, annotate, context_with
 from infertap.trace_context import PureSampler
@@ -241,6 +241,67 @@ def test_every_part_of_a_row_is_redacted() -> None:
     assert record.tags == {"password": MARK, "note": f"api_key={MARK}", "fine": "x"}
     assert record.redacted_count == 15
     assert record.request == f'{{"patient_id":"{MARK}"}}'
+
+
+def test_labels_of_a_row_are_redacted() -> None:
+    """Method, path, error type, route, mount, and where the client says that it is."""
+    told = f"a?api_key={_SECRET}"
+    request = Request(
+        (b"x-forwarded-for", b"x"), method=told, path=f"/{told}", root_path=f"/{told}", scheme=told, client=(told, 5)
+    ).gets(b"ok")
+    request.capture.failed(told, "no")
+    record = _assembler().record(request.exchange(f"/{told}/{{token:path}}"))
+    assert _SECRET not in json.dumps(record.to_payload())
+    assert record.redacted_count == 3
+    assert record.span is not None
+    assert record.span.route == f"/a?api_key={MARK}{{token:path}}"
+    assert record.span.client == [f"a?api_key={MARK}", 5]
+
+
+_BEFORE_THE_CUT = (
+    f"-----BEGIN PRIVATE KEY-----\n{_SECRET}\n",
+    f"password: {_SECRET} ",
+    f'{{"jwt": "{_SECRET}',
+    f"<jwt>{_SECRET}",
+    f"https://h/?sig={_SECRET}",
+)
+
+
+@pytest.mark.parametrize("text", _BEFORE_THE_CUT)
+@pytest.mark.parametrize("size", [0, 100, 1_950, 1_990, 3_000, 70_000])
+def test_an_errors_text_is_redacted_before_it_is_cut(text: str, size: int) -> None:
+    """Wherever the cut falls, and however far away the end is by which a secret is known."""
+    request = Request().gets(b"ok")
+    message = f"{'x' * size} {text}{'y' * 70_000}"
+    request.capture.failed("ValueError", message[:RAW_ERROR_CHARACTERS_MAX])
+    record = request.record()
+    assert record.error_message is not None
+    assert len(record.error_message) <= 2_000
+    assert _SECRET not in record.error_message
+
+
+@pytest.mark.parametrize("secret", ["eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl", "sk-abcdefghijklmnopqrst"])
+def test_half_a_secret_at_the_cut_is_not_kept(secret: str) -> None:
+    """It has no shape any more that could be found, once all that stood before it has been redacted to a word."""
+    for kept in range(1, len(secret) + 1):
+        before = f"password: {'x ' * RAW_ERROR_CHARACTERS_MAX}"[: RAW_ERROR_CHARACTERS_MAX - kept - 1] + "\n"
+        request = Request().gets(b"ok")
+        request.capture.failed("ValueError", f"{before}{secret}"[:RAW_ERROR_CHARACTERS_MAX])
+        assert request.record().error_message == f"password: {MARK}\n{MARK}"
+
+
+def test_a_captured_header_on_a_span_is_kept_by_the_list() -> None:
+    """The app may set what it likes; what is not on the list is not stored, and in `metadata` no header is."""
+    request = Request().gets(b"ok")
+    names = ("http.request.header.referer", "http.request.header.x-private", "http.response.header.x_listed")
+    request.span.set_attributes({name: ["/?key=x"] for name in names})
+    exchange = request.exchange()
+    span = _assembler(span_response_headers=("X-Listed",)).record(exchange).span
+    assert span is not None
+    assert span.attributes == {names[0]: [f"/?key={MARK}"], names[2]: [f"/?key={MARK}"]}
+    bare = _assembler(content="metadata", span_response_headers=("X-Listed",)).record(exchange).span
+    assert bare is not None
+    assert not bare.attributes
 
 
 def test_headers_are_kept_by_list() -> None:

@@ -216,6 +216,13 @@ def test_a_false_charset_hides_nothing(media: str, charset: str) -> None:
     assert _decode(_PLANTED.encode(), None, f"{media}; charset={charset}") == _PLANTED
 
 
+@pytest.mark.parametrize("media", ["application/json", "text/plain"])
+def test_utf_7_that_hides_ascii_is_refused(media: str) -> None:
+    """Read as what it is, or as what it looks like: either way a name could hide from somebody."""
+    with pytest.raises(UndecodableError):
+        _decode(b"pass+AHc-ord=hunter2", None, f"{media}; charset=utf-7")
+
+
 def test_a_charset_that_is_true_is_kept() -> None:
     """JSON in Latin-1 is against the rules, and is sent."""
     assert _decode('{"a": "é"}'.encode("latin-1"), None, "application/json; charset=latin-1") == '{"a": "é"}'

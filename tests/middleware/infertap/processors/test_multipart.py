@@ -60,6 +60,12 @@ def test_fields_and_files(end: str) -> None:
         'x="y"; name="token"',
         'name="a"\r\nContent-Type: text/plain; name="password"',
         'name="password"\r\nContent-Type: text/plain; name="a"',
+        'name="api%5Fkey"',
+        'name="pass\\word"',
+        "name*0=pass; name*1=word",
+        'name="=?utf-8?B?cGFzc3dvcmQ=?="',
+        '\r\n name="password"',
+        'name="a"; x="y"\r\n\tname="password"',
     ],
 )
 def test_a_fields_name_is_found_however_it_is_written(head: str) -> None:
@@ -123,3 +129,66 @@ def test_no_secret_survives_wherever_the_body_was_cut(cut: int) -> None:
         assert cut < len("--B\r\n")
         return
     assert _SECRET not in shown
+
+
+@pytest.mark.parametrize(
+    ("head", "raw"),
+    [
+        ('name="a"', f"password={_SECRET}".encode("utf-16-le")),
+        (
+            'name="a"\r\nContent-Type: text/plain; charset=utf-16',
+            b"\xff\xfe" + f"password={_SECRET}".encode("utf-16-le"),
+        ),
+        ('name="a"\r\nContent-Type: text/plain; charset=utf-7', b"pass+AHc-ord=" + _SECRET.encode()),
+        ('name="a"\r\nContent-Type: text/plain; charset=cp037', f"password={_SECRET}".encode("cp037")),
+        ('name="a"\r\nContent-Type: text/plain; charset=nonsense', _SECRET.encode()),
+        ('name="a"\r\nContent-Type: image/png', _SECRET.encode()),
+        ('name="a"\r\nContent-Type: multipart/mixed; boundary=C', b"--C\r\n\r\n" + _SECRET.encode() + b"\r\n--C--"),
+        ('name="a"\r\nContent-Transfer-Encoding: base64', b"cGFzc3dvcmQ9SHVudGVyMi10cjB1YjRkb3I="),
+        ('name="a"\r\ncontent-transfer-encoding:quoted-printable', b"pass=77ord=3D" + _SECRET.encode()),
+    ],
+)
+def test_a_field_that_is_no_plain_text_is_not_kept(head: str, raw: bytes) -> None:
+    """As a whole body of that kind would not be; its size is, and the fields beside it."""
+    text = _part(head, raw.decode("utf-8", "replace")) + _part('name="b"', "c") + "--B--\r\n"
+    shown, _ = _redact(text)
+    assert "[WITHHELD: " in shown
+    assert "characters that are no text]" in shown
+    assert _SECRET not in shown.replace("\0", "")
+    assert "cGFz" not in shown
+    assert shown.endswith(_part('name="b"', "c") + "--B--\r\n")
+
+
+@pytest.mark.parametrize(
+    ("media", "content"),
+    [
+        ("application/x-www-form-urlencoded", "a=1&api%5Fkey=S"),
+        ("application/json", '{"jwt":"S"}'),
+        ("application/x-ndjson", '{"a":1}\n{"jwt":"S"}'),
+        ("text/event-stream", 'data: {"jwt":\ndata: "S"}\n\n'),
+        ("text/xml", "<a><jwt>S</jwt></a>"),
+    ],
+)
+def test_a_field_is_read_as_its_own_type_says(media: str, content: str) -> None:
+    """A document in a field is redacted as it would be alone."""
+    text = _part(f'name="a"\r\nContent-Type: {media}', content.replace("S", _SECRET)) + "--B--\r\n"
+    shown, hits = _redact(text)
+    assert _SECRET not in shown
+    assert MARK in shown
+    assert hits == 1
+
+
+def test_heads_are_redacted_too() -> None:
+    """They are a caller's text."""
+    text = (
+        _part(f'name="a"; filename="api_key={_SECRET}"', "x") + _part(f'name="b"\r\nCookie: {_SECRET}', "y") + "--B--"
+    )
+    shown, hits = _redact(text)
+    assert _SECRET not in shown
+    assert hits == 2
+
+
+def test_a_field_nested_too_deeply_goes_alone() -> None:
+    """And not the whole upload with it."""
+    text = _part('name="a"', "[" * 200_000) + _part('name="b"', "c") + "--B--\r\n"
+    assert _redact(text) == (_part('name="a"', MARK) + _part('name="b"', "c") + "--B--\r\n", 1)

@@ -383,3 +383,111 @@ def test_a_secret_in_a_container_goes_with_it(redactor: Redactor, text: str) -> 
     shown, hits = redactor.body(text, Kind.JSON)
     assert "hunter2" not in shown
     assert hits == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('{"url":"https://b/x?X-Amz-Signature=§&a=1"}', f'{{"url":"https://b/x?X-Amz-Signature={MARK}&a=1"}}'),
+        ('{"url":"https://u:§@b/x"}', f'{{"url":"https://{MARK}@b/x"}}'),
+        ('{"env":[{"name":"DB_PASSWORD","value":"§"}]}', f'{{"env":[{{"name":"DB_PASSWORD","value":"{MARK}"}}]}}'),
+        ('{"key":"http.request.header.cookie","value":{"s":"§"}}', None),
+        ('{"headers":[["Authorization","§"],["a","b"]]}', f'{{"headers":[["Authorization","{MARK}"],["a","b"]]}}'),
+        ('{"pass":"§","user":"x"}', f'{{"pass":"{MARK}","user":"x"}}'),
+        ('{"config":{"token[0]":"§"}}', f'{{"config":{{"token[0]":"{MARK}"}}}}'),
+    ],
+)
+def test_secrets_that_have_no_key_of_their_own(redactor: Redactor, text: str, shown: str | None) -> None:
+    """A signed URL, an environment, a list of headers."""
+    got, hits = _json(redactor, text.replace("§", _SECRET))
+    assert _SECRET not in got
+    assert hits == 1
+    assert shown is None or got == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"url":"https://b/x?a=1","more":"h","how":"https://b is it?","help":"http"}',
+        '{"name":"title","value":"x","other":[["a","b"],["token","ids"]]}',
+        '{"name":"token","value":5,"key":5}',
+        '{"required":["password","user"]}',
+        '{"pass":0.8,"pass@1":0.5}',
+    ],
+)
+def test_ordinary_documents_stay(redactor: Redactor, text: str) -> None:
+    """URLs without secrets, names with ordinary values, schemas, rates."""
+    assert _json(redactor, text) == (text, 0)
+
+
+def test_a_key_that_is_a_secret_itself_goes(redactor: Redactor) -> None:
+    """A map from keys to counts; no two of them become one."""
+    keys = [f"sk-abcdefghijklmnop{number}" for number in range(3)]
+    text = json.dumps({"usage": {**dict.fromkeys(keys, 1), "a": 2}, keys[0]: None})
+    shown, hits = _json(redactor, text)
+    assert hits == 4
+    assert not any(key in shown for key in keys)
+    assert len(json.loads(shown)["usage"]) == 4
+
+
+def test_a_document_over_several_lines_of_ndjson(redactor: Redactor) -> None:
+    """A name on one line and its value on the next are still a pair."""
+    shown, hits = redactor.body(f'{{"password":\n"{_SECRET}"}}\n{{"a":1}}', Kind.NDJSON)
+    assert _SECRET not in shown
+    assert hits == 1
+
+
+@pytest.mark.parametrize("field", ["event", "id", "retry", "anything"])
+def test_every_field_of_an_event_is_redacted(redactor: Redactor, field: str) -> None:
+    """Not only its data."""
+    stream = f"{field}: api_key={_SECRET}\ndata: 1\n\n"
+    assert redactor.body(stream, Kind.EVENT_STREAM) == (f"{field}: api_key={MARK}\ndata: 1\n\n", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("POST", "POST"),
+        ("/files/{token:path}/x", "/files/{token:path}/x"),
+        ("/x/token=S", f"/x/token={MARK}"),
+        ("/x/token=S/{token:path}", f"/x/token={MARK}{{token:path}}"),
+        ("/x/{token:path}/token=S", f"/x/{{token:path}}/token={MARK}"),
+        ("/{a", "/{a"),
+    ],
+)
+def test_routes(redactor: Redactor, text: str, shown: str) -> None:
+    """What stands in braces is a parameter's name; what a mount put before it is a caller's."""
+    assert redactor.route(text.replace("S", _SECRET) if "token" in text else text)[0] == shown
+
+
+def test_labels_are_remembered_and_forgotten(redactor: Redactor) -> None:
+    """The same answer each time, and no memory that callers could fill."""
+    fresh = Redactor(SecretNames())
+    for _ in range(2):
+        assert fresh.label(f"GET /?password={_SECRET}") == (f"GET /?password={MARK}", 1)
+    for number in range(10_000):
+        fresh.label(f"/items/{number}")
+        fresh.label(f"{'/x' * 1_000}{number}")
+    assert len(fresh._labels) < 5_000
+    assert max(map(len, fresh._labels)) <= 256
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("location", "https://h/cb?code=S&state=x", f"https://h/cb?code={MARK}&state=x"),
+        ("link", "<https://h/p?sig=S>; rel=next", f"<https://h/p?sig={MARK}>; rel=next"),
+        ("forwarded", "for=1.2.3.4;proto=http;token=S", f"for=1.2.3.4;proto=http;token={MARK}"),
+        ("baggage", "a=b,session=S,user=u", f"a=b,session={MARK},user=u"),
+        ("baggage", "a=password%3DS", f"a=password={MARK}"),
+        ("tracestate", "a=b,jwt=S", f"a=b,jwt={MARK}"),
+        ("x-request-id", "sk-Saaaaaaaaaaaaaaaa", MARK),
+        ("x-forwarded-for", "patient_id: S", f"patient_id: {MARK}"),
+        ("content-type", "text/plain; api_key=S", f"text/plain; api_key={MARK}"),
+    ],
+)
+def test_headers_that_may_carry_another_ones_secret(redactor: Redactor, name: str, value: str, shown: str) -> None:
+    """By parameters, by pairs, by the user's own names, and by shape."""
+    value = value.replace("S", _SECRET)
+    assert redactor.field(name, value) == (shown, 1)
+    assert redactor.field(name, value) == (shown, 1)
