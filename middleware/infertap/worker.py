@@ -311,6 +311,7 @@ class Worker:
             if self.writer.ledger.dirty:
                 self._flush()
             self.counters[SPANS_DROPPED] += self._inbox.take_dropped()
+            self.counters[QUEUE_BYTES] = self._inbox.budget.held
             self.writer.seal()
             lost = {cause.value: self.counters[index] for cause, index in LOST.items()}
             # Of this process alone: what its siblings still deliver does not wait for anybody.

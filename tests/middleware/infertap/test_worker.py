@@ -75,7 +75,6 @@ def make(tmp_path: Path) -> Callable[..., tuple[Pipeline, SteppedClock]]:
             writer=of.writer,
             delivery=of.delivery,
             joining=pipeline.joining,
-            folder=of._folder,
             # So that it waits to be woken: a stop finds everything in the queue.
             flush_s=3600,
             drain_s=drain_s,

@@ -142,7 +142,7 @@ def test_where_the_beginning_cannot_be_redacted_nothing_of_it_is_shown(
         (b'{"password":"hunter2","a":1}\n' * 9, "application/x-ndjson", f'{{"password":"{MARK}","a":1}}\n{{"pass'),
         (b'data: {"password":"hunter2","a":1}\n\n' * 9, "text/event-stream", f'data: {{"password":"{MARK}","a":1}}'),
         (b"password=hunter2&a=" + b"a" * 500 + b"&", "application/x-www-form-urlencoded", f"password={MARK}&a=aaa"),
-        (b"password=hunter2 and then some text " * 9, "text/plain", f"password={MARK} and then"),
+        (b"password=hunter2 and then some text " * 9, "text/plain", f"password={MARK}"),
         (b'{"password":"hunter2","a":1} ' * 9, "text/plain", f'{{"password":"{MARK}","a":1}}'),
         (b"it is {hunter2} or not " * 9, None, "it is {hunter2} or not"),
         ("\U0001f642".encode() * 9, "text/plain", "\U0001f642" * 1_000),
