@@ -13,7 +13,7 @@ from infertap_sidecar.upstream.answer import AnswerReader
 from infertap_sidecar.upstream.connection import Connection
 from infertap_sidecar.upstream.dialer import Dialer
 from infertap_sidecar.upstream.pool import CONNECTIONS_MAX, ConnectionPool
-from infertap_sidecar.upstream.protocol import HeaderList, UpstreamError, UpstreamRequest
+from infertap_sidecar.upstream.protocol import HeaderList, UpstreamError, UpstreamRequest, UpstreamTimeoutError
 from infertap_sidecar.upstream.wire import OutgoingRequest
 
 
@@ -102,14 +102,17 @@ class NativeExchange:
         self._connection = connection = await self._pool.take()
         try:
             await self._ask(connection, outgoing, first)
-        except UpstreamError:
-            # Only a kept connection that died without a byte can have died before the server saw the request.
-            untouched = self._answer is not None and not self._answer.touched
-            if connection.exchanges == 1 or not untouched or not self._request.may_be_repeated:
+        except UpstreamError as error:
+            if not self._died_idle(connection, error) or not self._request.may_be_repeated:
                 raise
             self._pool.drop_idle()
             self._connection = connection = await self._pool.take()
             await self._ask(connection, outgoing, first)
+
+    def _died_idle(self, connection: Connection, error: UpstreamError) -> bool:
+        """A kept connection that ended without a byte may have ended before the server saw the request."""
+        untouched = self._answer is not None and not self._answer.touched
+        return untouched and connection.exchanges > 1 and not isinstance(error, UpstreamTimeoutError)
 
     async def _ask(self, connection: Connection, outgoing: OutgoingRequest, first: tuple[bytes, ...]) -> None:
         body = self._request.body

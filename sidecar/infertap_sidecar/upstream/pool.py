@@ -93,15 +93,18 @@ class ConnectionPool:
         except BaseException:
             self._release()
             raise
-        self._open.add(connection)
         if connection.lost:
-            self._open.discard(connection)
+            self._release()
+        else:
+            self._open.add(connection)
         return connection
 
     def _lost(self, connection: Connection) -> None:
-        self._open.discard(connection)
-        self._idle = deque(entry for entry in self._idle if entry[0] is not connection)
-        self._release()
+        # One that is lost while it is made was never counted as open; whoever makes it gives its place back.
+        if connection in self._open:
+            self._open.remove(connection)
+            self._idle = deque(entry for entry in self._idle if entry[0] is not connection)
+            self._release()
 
     def _release(self) -> None:
         while self._waiting:
