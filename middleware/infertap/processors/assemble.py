@@ -274,7 +274,7 @@ class Assembler:
 
     def _app_facts(self, span: ServerSpanFacts, facts: SpanFacts) -> None:
         label, attributes = self._redactor.label, self._attributes.all
-        span.name = label(facts.name)[0] if facts.name else None
+        span.name = self._redactor.route(facts.name)[0] if facts.name else None
         span.attributes = attributes(facts.attributes)
         span.events = [[label(name)[0], at_ns, attributes(values)] for name, at_ns, values in facts.events]
         span.links = [
@@ -304,7 +304,7 @@ class Assembler:
 
     def _redacted(self, record: SpanRecord) -> SpanRecord:
         label, attributes = self._redactor.label, self._attributes.all
-        record.name = label(record.name)[0]
+        record.name = self._redactor.route(record.name)[0]
         record.scope_name = label(record.scope_name)[0]
         if record.scope_version is not None:
             record.scope_version = label(record.scope_version)[0]

@@ -11,9 +11,8 @@ from typing import Any
 from infertap.processors.redact import Redacted, Redactor
 from infertap.processors.secret_names import MARK, SecretNames
 
-_URLS = frozenset(
-    {"url.full", "url.original", "url.path", "url.template", "http.url", "http.target", "http.route", "url.fragment"}
-)
+_URLS = frozenset({"url.full", "url.original", "url.path", "http.url", "http.target", "url.fragment"})
+_ROUTES = frozenset({"http.route", "url.template"})
 _QUERIES = frozenset({"url.query"})
 _HEADER_PREFIXES = (
     "http.request.header.", "http.response.header.", "rpc.request.metadata.", "rpc.response.metadata.",
@@ -39,6 +38,7 @@ class _Rule(Enum):
     BY_CONTENT = "by content"
     SECRET = "secret"
     URL = "URL"
+    ROUTE = "route"
     QUERY = "query"
     HEADER = "header"
     DROP = "drop"
@@ -111,6 +111,8 @@ class AttributeRedactor:
             return _Rule.SECRET, shown
         if name in _URLS:
             return _Rule.URL, shown
+        if name in _ROUTES:
+            return _Rule.ROUTE, shown
         return (_Rule.QUERY if name in _QUERIES else _Rule.BY_CONTENT), shown
 
     def _redacted(self, rule: _Rule, name: str, value: Any) -> tuple[Any, int]:
@@ -130,6 +132,8 @@ class AttributeRedactor:
     def _text(self, rule: _Rule, name: str, text: str) -> Redacted:
         if rule is _Rule.URL:
             return self._redactor.url(text)
+        if rule is _Rule.ROUTE:
+            return self._redactor.route(text)
         if rule is _Rule.QUERY:
             return self._redactor.query(text.removeprefix("?"))
         if rule is _Rule.HEADER:

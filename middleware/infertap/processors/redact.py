@@ -4,6 +4,7 @@
 2. Every answer is a pair: the redacted text, and how many values were redacted.
 """
 
+import re
 from typing import TypeVar
 
 from infertap.processors.event_stream import redact_event_stream
@@ -22,6 +23,7 @@ Redacted = tuple[str, int]
 _URL_HEADERS = frozenset({"content-location", "location", "origin", "referer"})
 _SIGNS = (":", "=", "-", "',", '",', "：", "＝")
 """One of them stands between a name and its value."""
+_PLACE = re.compile(r"(\{\w{1,64}(?::(?:path|str|int|float|uuid))?\})")
 _REMEMBERED_MAX = 4096
 _REMEMBERED_CHARACTERS_MAX = 256
 _HARMLESS_CHARACTERS_MAX = 4
@@ -108,16 +110,11 @@ class Redactor:
         return shown
 
     def route(self, text: str) -> Redacted:
-        """A route as frameworks write it: what stands in braces is the name of a parameter, and no value."""
+        """A route, or a name made of one: `{token:path}` in it is a parameter of the app's, and no value."""
         if "{" not in text:
             return self.label(text)
-        count = 0
-        pieces = []
-        for piece in text.replace("{", "\n{").replace("}", "}\n").split("\n"):
-            shown, hits = (piece, 0) if piece.startswith("{") and piece.endswith("}") else self.label(piece)
-            pieces.append(shown)
-            count += hits
-        return "".join(pieces), count
+        redacted = [(piece, 0) if _PLACE.fullmatch(piece) else self.label(piece) for piece in _PLACE.split(text)]
+        return "".join(piece for piece, _ in redacted), sum(hits for _, hits in redacted)
 
     def query(self, text: str) -> Redacted:
         """A URL's query string."""

@@ -36,6 +36,8 @@ def _planted(value: Any) -> Any:
         ("http.url", "https://h/cb?code=§&state=x", f"https://h/cb?code={MARK}&state=x"),
         ("http.target", "/p?session=§", f"/p?session={MARK}"),
         ("url.path", "/p;jsessionid=§", f"/p;jsessionid={MARK}"),
+        ("http.route", "/files/{token:path}", "/files/{token:path}"),
+        ("http.route", "/x?key=§", f"/x?key={MARK}"),
         ("url.query", "key=§&a=1", f"key={MARK}&a=1"),
         ("url.query", "?X-Amz-Signature=§", f"X-Amz-Signature={MARK}"),
         ("db.statement", "SET PASSWORD = '§'", f"SET PASSWORD = '{MARK}'"),
