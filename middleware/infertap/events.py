@@ -18,14 +18,14 @@ _REPEAT_AFTER_S = 60.0
 class EventLog:
     """Writes events to the logger `infertap`; installs no handler."""
 
-    says_start: bool = True
-    """False in a process that starts for another one, which has said all this already."""
+    is_helper: bool = False
+    """Whether this process lives for another one, which says by itself what is true of both."""
     _last_said: dict[str, float] = field(default_factory=dict)
     _suppressed: dict[str, int] = field(default_factory=dict)
 
     def starting(self, line: str, warnings: Iterable[str], conflict: str | None) -> None:
         """The one line at every start, and what is wrong beside it."""
-        if not self.says_start:
+        if self.is_helper:
             return
         _say(logging.INFO, line)
         for warning in warnings:
@@ -59,6 +59,8 @@ class EventLog:
 
     def stopped(self, kept: int, lost: Mapping[str, int], waiting: int, folder: object) -> None:
         """The last line: how much was kept, what was lost and why, and how much of the folder waits."""
+        if self.is_helper and not waiting and not any(lost.values()):
+            return
         parts = [f"{kept} request{'' if kept == 1 else 's'} recorded"]
         causes = ", ".join(f"{cause} {count}" for cause, count in lost.items() if count)
         if causes:
