@@ -20,14 +20,14 @@ _REPEAT_AFTER_S = 60.0
 class EventLog:
     """Writes events to the logger `infertap`; installs no handler."""
 
-    says_start: bool = True
-    """False in a process that starts for another one, which has said all this already."""
+    is_helper: bool = False
+    """Whether this process lives for another one, which says by itself what is true of both."""
     _last_said: dict[str, float] = field(default_factory=dict)
     _suppressed: dict[str, int] = field(default_factory=dict)
 
     def starting(self, line: str, warnings: Iterable[str], conflict: str | None) -> None:
         """The one line at every start, and what is wrong beside it."""
-        if not self.says_start:
+        if self.is_helper:
             return
         say(logging.INFO, line)
         for warning in warnings:
@@ -61,6 +61,8 @@ class EventLog:
 
     def stopped(self, kept: int, lost: Mapping[str, int], waits: str) -> None:
         """The last line: how much was kept, what was lost and why, and what waits for whom (empty: nothing)."""
+        if self.is_helper and not waits and not any(lost.values()):
+            return
         parts = [f"{plural(kept, 'request')} recorded"]
         causes = ", ".join(f"{cause} {count}" for cause, count in lost.items() if count)
         if causes:

@@ -65,7 +65,12 @@ def test_spans_of_the_model_process_join_the_request(start: Start, rows: Rows, f
     second = receiver_pid(sidecar.process.pid)
     assert sidecar.stop() == 0
     # What is true of both processes is said by one of them, and by no second start.
-    for words in ("recording to ./inference_tables", "points at this receiver", "OTEL_BSP_MAX_QUEUE_SIZE has no"):
+    for words in (
+        "recording to ./inference_tables",
+        "points at this receiver",
+        "OTEL_BSP_MAX_QUEUE_SIZE has no",
+        " recorded",
+    ):
         assert sidecar.output.count(words) == 1
     assert has_ended(second)
 

@@ -31,7 +31,7 @@ def main() -> int:
             choice,
             makes_rows=False,
             admin=False,
-            says_start=False,
+            is_helper=True,
             on_listening=_say_where,
             on_stop_wanted=_stop_at_end_of_input,
         )

@@ -73,7 +73,7 @@ def run(
     *,
     makes_rows: bool,
     admin: bool,
-    says_start: bool = True,
+    is_helper: bool = False,
     on_listening: Callable[[ReceiverAddresses], None] | None = None,
     on_stop_wanted: Callable[[Callable[[], None]], None] | None = None,
 ) -> int:
@@ -82,7 +82,7 @@ def run(
     Args:
         makes_rows: Whether spans may stand for requests.
         admin: Whether the operator's port is opened.
-        says_start: Whether to say where records go and what is odd; not where another process has.
+        is_helper: Whether another process says where records go, and what is odd.
         on_listening: Told where it listens.
         on_stop_wanted: Given a function that stops the receiver, from any thread.
 
@@ -93,7 +93,7 @@ def run(
         raise ConfigError([f"there is nothing to collect for: {choice.reason}"])
     refuse_own_endpoint(choice, config.receiver_addresses)
     clock = SystemClock()
-    pipeline = build_pipeline(config, choice, EventLog(says_start=says_start), receives=True)
+    pipeline = build_pipeline(config, choice, EventLog(is_helper=is_helper), receives=True)
     intake = _intake(pipeline, choice.targets, clock, makes_rows=makes_rows)
     try:
         receiver = Receiver(config, intake, pipeline, choice, admin=admin)

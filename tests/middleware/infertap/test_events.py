@@ -121,3 +121,13 @@ def test_the_last_line_says_what_waits(heard: _Heard) -> None:
         (logging.WARNING, "1 request recorded; 2 requests wait in the spool for the next start"),
         (logging.WARNING, "0 requests recorded; lost: spool_full 3"),
     ]
+
+
+def test_a_helper_says_only_what_is_its_own(heard: _Heard) -> None:
+    """Where records go and that all is well is the other process's word; what is lost or waits is not."""
+    log = EventLog(is_helper=True)
+    log.starting("recording to ./t", ["odd"], "conflict")
+    log.stopped(0, {"queue_full": 0}, 0, "/spool")
+    assert heard.lines == []
+    log.stopped(0, {"queue_full": 1}, 2, "/spool")
+    assert [level for level, _ in heard.lines] == [logging.WARNING]

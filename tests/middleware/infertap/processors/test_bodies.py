@@ -114,7 +114,7 @@ def test_what_fits_needs_no_preview() -> None:
     [
         (b'{"password":"' + b"x" * 20_000, "application/json", None),
         (b'{"token":["' + b"x" * 20_000, "application/json", None),
-        (b'{"password":"' + b"y" * 16_340 + b'","n":"AKIA' + b"x" * 20_000, "application/json", None),
+        (b'{"password":"' + b"y" * 16_352 + b'","n":"AKIA' + b"x" * 20_000, "application/json", None),
         (b'{"arguments":"{\\"password\\":\\"' + b"x" * 20_000, "application/json", None),
         (b"[" * 20_000, "application/json", None),
         (b"\x89PNG" * _LIMIT, "application/json", None),
