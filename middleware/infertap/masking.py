@@ -16,6 +16,9 @@ _ASSIGNMENT = re.compile(
     r"['\"]?\s*[:=]\s*['\"]?)[^\s'\",;)}]+"
 )
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Whatever a receiver answers, its words go to terminals; tab and line feed are harmless."""
+
 
 def masked(text: str, secrets: Collection[str] = ()) -> str:
     """The text without the secrets, without user information and query strings of URLs, and without values that look
@@ -29,7 +32,7 @@ def masked(text: str, secrets: Collection[str] = ()) -> str:
             text = text.replace(secret, "***")
     text = _URL.sub(lambda match: match["scheme"] + match["rest"], text)
     text = _AUTHORIZATION.sub(r"\1\2***", text)
-    return _ASSIGNMENT.sub(r"\1***", text)
+    return _CONTROLS.sub("?", _ASSIGNMENT.sub(r"\1***", text))
 
 
 def masked_line(text: str, secrets: Collection[str] = (), *, chars_max: int = TEXT_CHARS_MAX) -> str:

@@ -107,7 +107,10 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         )
         return WRONG_USAGE
     except InfertapError as error:
-        print(f"infertap {name}: {error}", file=sys.stderr)
+        # An engine's or a server's words may quote what was recorded.
+        from infertap_sidecar.terminal import harmless
+
+        print(f"infertap {name}: {harmless(str(error))}", file=sys.stderr)
         return WRONG_USAGE if isinstance(error, UsageError) else FAILED
 
 

@@ -16,6 +16,7 @@ from infertap_sidecar.places import short
 from infertap_sidecar.settings import SidecarConfig
 from infertap_sidecar.spool_survey import known_spools, report, survey
 from infertap_sidecar.spool_targets import settings_of
+from infertap_sidecar.terminal import harmless
 
 _DESCRIPTION = """\
 Delivers what waits in the spool to where it was meant to go, then ends: exit code 0 if nothing
@@ -79,7 +80,7 @@ def _drain(settings: DrainerSettings, *, follow: bool) -> int:
     before = report(settings.folder)
     code = run_foreground(SpoolFolder(settings.folder), settings, follow=follow)
     after = report(settings.folder)
-    print("\n".join(drained_lines(before, after)), flush=True)
+    print(harmless("\n".join(drained_lines(before, after))), flush=True)
     # Another one's lock is no failure where that one has left nothing.
     return code if after.waiting.segments else 0
 

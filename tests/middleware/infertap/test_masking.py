@@ -40,3 +40,8 @@ def test_a_line_is_one_line_of_limited_length() -> None:
     line = masked_line("a\nb\t" + "x" * 1000)
     assert line.startswith("a b x")
     assert len(line) == TEXT_CHARS_MAX
+
+
+def test_a_receivers_answer_cannot_act_on_the_terminal_that_shows_it() -> None:
+    """Control characters become question marks, lines stay lines."""
+    assert masked("HTTP 500: \x1b[2Jgone\x07\x9b31m\nnext\tcell") == "HTTP 500: ?[2Jgone??31m\nnext\tcell"

@@ -1,5 +1,6 @@
 """`infertap doctor`: the choice, the checks, the sources, and no secret."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,11 @@ def test_a_dead_endpoint_and_a_conflict_are_seen_without_their_secrets(
 
 @pytest.mark.parametrize(
     ("tables", "reason"),
-    [("file", "./file is no folder"), ("file/below", "./file is no folder"), ("/proc/tables", "/proc: ")],
+    [
+        ("file", "./file is no folder"),
+        ("file/below", "./file is no folder"),
+        pytest.param("/proc/tables", "/proc: ", marks=pytest.mark.skipif(sys.platform != "linux", reason="no /proc")),
+    ],
 )
 def test_tables_that_cannot_be_written_are_seen(infertap: Any, tmp_path: Path, tables: str, reason: str) -> None:
     """A file where the folder should be, and a file system that takes none although the rights do: exit code 1."""

@@ -89,6 +89,7 @@ def test_refusals_are_messages(delivered: Any, infertap: Any) -> None:
         "SELECT sum(path) FROM inference": (1, "no function takes these types: sum("),
         "SELECT foo(path) FROM inference": (1, "there is no function `foo`"),
         "SELECT interval '1 day' AS i": (1, "column `i` is an interval"),
+        "SELECT CAST(chr(27) || '[2J' AS INT)": (1, "Cannot cast string '␛[2J'"),
     }
     for statement, (code, words) in refused.items():
         result = delivered("query", statement)
