@@ -15,6 +15,7 @@ from infertap.pipeline import Pipeline
 from infertap.record import OfferedSpan
 from infertap_sidecar.receiver.errors import BusyError, TooLargeError
 from infertap_sidecar.receiver.requests import RequestRule, RowKey
+from infertap_sidecar.receiver.room import Room
 from infertap_sidecar.receiver.spans import InvalidSpanError, ReceivedSpan, plain_attributes, received
 from infertap_sidecar.receiver.window import Seen, Window
 from infertap_sidecar.receiver.wire import WireSpan
@@ -43,6 +44,8 @@ class Intake:
         self, pipeline: Pipeline, spans: Window, rule: RequestRule | None, on_rejected: Callable[[str], None]
     ) -> None:
         self._pipeline = pipeline
+        self.room = Room(pipeline.inbox.span_bytes_max)
+        """For the bytes of requests that are being received and read."""
         self._spans = spans
         self._rule = rule
         self._on_rejected = on_rejected
@@ -51,6 +54,16 @@ class Intake:
     def held_bytes_max(self) -> int:
         """Most bytes that may wait for the spool."""
         return self._pipeline.inbox.span_bytes_max
+
+    def expect(self, size: int) -> None:
+        """Say at once that there is no room for a request of so many bytes, before it is read for nothing.
+
+        Raises:
+            BusyError: the spans that wait for the spool leave none. A request that never fits is judged by its spans.
+        """
+        waiting = self._pipeline.inbox.span_bytes
+        if waiting + size > self.held_bytes_max >= size:
+            raise BusyError("the receiver has no room for these spans now")
 
     def take(self, wire_spans: Iterable[WireSpan]) -> "Future[Answer]":
         """Hand the spans over.
