@@ -13,7 +13,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, SpanContext
 
 from infertap.asgi_types import ASGIApp, Receive, Scope, Send
-from infertap.build import prepare_or_idle, start
+from infertap.build import prepare_or_idle, start, warm_up
 from infertap.capture import Capture, snapshot
 from infertap.config import Config
 from infertap.joining.official import official_server_span
@@ -52,6 +52,7 @@ class InferenceMiddleware:
         self._pipeline: Pipeline | None = None
         self._official: ASGIApp | None = None
         self._started = False
+        warm_up()
         this = ref(self)
 
         def forget_parent() -> None:

@@ -16,7 +16,7 @@ from infertap._version import __version__
 from infertap.cgroup import memory_limit_bytes
 from infertap.choice import Choice, choose
 from infertap.clock import SystemClock
-from infertap.config import Config
+from infertap.config import DEFAULT_EXCLUDE_PATHS, Config
 from infertap.drain.election import DrainerElection
 from infertap.drain.settings import DrainerSettings
 from infertap.drain.thread import ThreadDrainer
@@ -25,6 +25,7 @@ from infertap.events import EventLog
 from infertap.instance import own_instance
 from infertap.joining.joining import JoiningSettings
 from infertap.otel_env import OtelEnvironment
+from infertap.paths import PathFilter
 from infertap.pipeline import Idle, Pipeline, PipelineSettings
 from infertap.processors.assemble import Assembler, AssemblySettings
 from infertap.processors.attributes import redacted_resource
@@ -56,6 +57,18 @@ def prepare(config: Config | None = None) -> Pipeline | Idle:
     except Exception as error:
         # The first law: whatever it is (a vanished working directory, a broken package), traffic passes.
         return _idle([f"{type(error).__name__}: {error}"])
+
+
+def warm_up() -> None:
+    """Do now, at start-up, what the first `prepare` would do for the first time: a server without lifespan events makes
+    that call in a request. Imports, entry points and patterns are kept by those who made them."""
+    try:
+        PathFilter((), DEFAULT_EXCLUDE_PATHS)
+        TraceSettings.from_environment(os.environ)
+        Resource.create()
+    except Exception:
+        # Settings of OpenTelemetry that cannot work: the start meets them again, and says so.
+        return
 
 
 def prepare_or_idle(config: Config | None) -> Pipeline | Idle:

@@ -1,6 +1,7 @@
 """Which paths are recorded: globs, compiled once, remembered per path."""
 
 import fnmatch
+import functools
 import re
 from collections.abc import Sequence
 
@@ -18,8 +19,8 @@ class PathFilter:
     __slots__ = ("_exclude", "_include", "_known")
 
     def __init__(self, include: Sequence[str], exclude: Sequence[str]) -> None:
-        self._include = _compiled(include)
-        self._exclude = _compiled(exclude)
+        self._include = _compiled(tuple(include))
+        self._exclude = _compiled(tuple(exclude))
         self._known: dict[str, bool] = {}
 
     def records(self, path: str) -> bool:
@@ -39,5 +40,6 @@ class PathFilter:
         return self._exclude is None or not self._exclude.match(path)
 
 
-def _compiled(globs: Sequence[str]) -> re.Pattern[str] | None:
+@functools.lru_cache(maxsize=8)
+def _compiled(globs: tuple[str, ...]) -> re.Pattern[str] | None:
     return re.compile("|".join(fnmatch.translate(glob) for glob in globs)) if globs else None

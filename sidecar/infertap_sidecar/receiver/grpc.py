@@ -1,8 +1,15 @@
-"""OTLP over gRPC: `TraceService/Export` on a server of its own threads."""
+"""OTLP over gRPC: `TraceService/Export` on a server of its own threads.
+
+A call's message is read here and not before the call: gRPC would hold as many messages as there are calls. So the
+method is served as if its request were a stream, which is the same on the wire; one message of it is read, when there
+is room for the largest.
+"""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
 
 import grpc  # type: ignore[import-untyped]
 from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-untyped]
@@ -19,7 +26,12 @@ from infertap_sidecar.receiver.wire import from_protobuf, spans_of
 
 _SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 _CALLS_MAX = 32
-"""Calls at once; a further one is answered RESOURCE_EXHAUSTED by gRPC itself."""
+"""Calls that are served at once."""
+_WAITING_CALLS_MAX = 128
+"""Calls that are open at once; a further one is answered RESOURCE_EXHAUSTED by gRPC itself, without a word of retry."""
+_ROOM_S_MAX = 2.0
+_MESSAGE_S_MAX = 60.0
+"""Longest wait for a message whose sender sets no deadline itself."""
 
 
 class GrpcReceiver:
@@ -35,16 +47,19 @@ class GrpcReceiver:
     def __init__(self, intake: Intake, address: Address, *, bytes_max: int) -> None:
         self._intake = intake
         self._parsing = threading.BoundedSemaphore(PARSERS)
+        self._bytes_max = min(bytes_max, intake.room.bytes_max)
         self._server = grpc.server(
             ThreadPoolExecutor(_CALLS_MAX, "infertap-otlp-grpc"),
-            maximum_concurrent_rpcs=_CALLS_MAX,
+            maximum_concurrent_rpcs=_WAITING_CALLS_MAX,
             options=[
-                ("grpc.max_receive_message_length", bytes_max),
+                ("grpc.max_receive_message_length", self._bytes_max),
+                # Else gRPC itself takes in megabytes of a fast sender's message that nobody reads yet.
+                ("grpc.http2.bdp_probe", 0),
                 # Two servers on one port would share the calls without a word.
                 ("grpc.so_reuseport", 0),
             ],
         )
-        export = grpc.unary_unary_rpc_method_handler(
+        export = grpc.stream_unary_rpc_method_handler(
             self._export, response_serializer=ExportTraceServiceResponse.SerializeToString
         )
         self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(_SERVICE, {"Export": export})])
@@ -65,9 +80,9 @@ class GrpcReceiver:
         """Take no new calls, and wait for those under way."""
         self._server.stop(grace_s).wait(grace_s + 1.0)
 
-    def _export(self, body: bytes, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
+    def _export(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> ExportTraceServiceResponse:
         try:
-            return response(self._taken(body, context))
+            return response(self._taken(messages, context))
         except ReceiverError as error:
             code = grpc.StatusCode[error.grpc_status]
             if error.retry_after_s is not None:
@@ -76,14 +91,47 @@ class GrpcReceiver:
             context.abort(code, str(error))
             raise  # abort has raised already
 
-    def _taken(self, body: bytes, context: grpc.ServicerContext) -> Answer:
-        with self._parsing:
+    def _taken(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Answer:
+        with self._received(messages, context) as body, self._parsing:
+            self._intake.expect(len(body))
             answer = self._intake.take(spans_of(from_protobuf(body)))
+            del body
         remaining_s = context.time_remaining()
         try:
             return answer.result(SETTLED_S_MAX if remaining_s is None else min(SETTLED_S_MAX, remaining_s))
         except FutureTimeoutError:
             raise BusyError("the spool is slow; ask again") from None
+
+    @contextmanager
+    def _received(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        """The call's message; its bytes count as long as this lasts. Its size is known only when it is there."""
+        room, taken = self._intake.room, self._bytes_max
+        if not room.take(taken, _ROOM_S_MAX):
+            raise BusyError("too many bytes are being received at once")
+        try:
+            with _deadline(context):
+                body = next(messages, b"")
+            room.give_back(taken - len(body))
+            taken = len(body)
+            yield body
+        finally:
+            room.give_back(taken)
+
+
+@contextmanager
+def _deadline(context: grpc.ServicerContext) -> Iterator[None]:
+    """Give up a sender that never ends its message; most senders have set a deadline themselves."""
+    remaining_s = context.time_remaining()
+    if remaining_s is not None and remaining_s <= _MESSAGE_S_MAX:
+        yield
+        return
+    timer = threading.Timer(_MESSAGE_S_MAX, context.cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _retry(error: ReceiverError, code: grpc.StatusCode) -> bytes:

@@ -39,7 +39,6 @@ class HttpReceiver:
     def __init__(self, intake: Intake, *, bytes_max: int) -> None:
         self._intake = intake
         self._bytes_max = bytes_max
-        self._held_bytes = 0
         self._parsers = ThreadPoolExecutor(PARSERS, "infertap-otlp")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,17 +80,16 @@ class HttpReceiver:
                 async for chunk in body.chunks():
                     if len(raw) + len(chunk) > self._bytes_max:
                         raise TooLargeError(f"the body is over {self._bytes_max} bytes")
-                    if self._held_bytes + len(chunk) > self._intake.held_bytes_max:
+                    if not self._intake.room.take(len(chunk)):
                         raise BusyError("too many bytes are being received at once")
                     raw += chunk
-                    self._held_bytes += len(chunk)
             loop = asyncio.get_running_loop()
             coding = headers.get(b"content-encoding", "")
             settled = await loop.run_in_executor(self._parsers, self._parse, bytes(raw), coding, media_type)
         except TimeoutError:
             raise MalformedError("the body did not arrive in time") from None
         finally:
-            self._held_bytes -= len(raw)
+            self._intake.room.give_back(len(raw))
         waiting = asyncio.wrap_future(settled)
         # Nobody may be left to hear of a failure; asyncio would complain about that.
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -103,6 +101,7 @@ class HttpReceiver:
     def _parse(self, raw: bytes, coding: str, media_type: str) -> "Future[Answer]":
         """On a thread of its own."""
         body = decompressed(raw, coding, bytes_max=self._bytes_max)
+        self._intake.expect(len(body))
         return self._intake.take(spans_of_json(body) if media_type == JSON else spans_of(from_protobuf(body)))
 
 

@@ -17,6 +17,7 @@ from infertap.record import OfferedSpan
 from infertap.table_identity import IN_TABLE
 from infertap_sidecar.receiver.errors import BusyError, TooLargeError
 from infertap_sidecar.receiver.requests import RequestRule, RowKey
+from infertap_sidecar.receiver.room import Room
 from infertap_sidecar.receiver.spans import InvalidSpanError, ReceivedSpan, plain_attributes, received
 from infertap_sidecar.receiver.window import Seen, Window
 from infertap_sidecar.receiver.wire import WireSpan
@@ -56,6 +57,8 @@ class Intake:
         self._pipeline = pipeline
         self._tables = tables
         self._relays = relays
+        self.room = Room(pipeline.inbox.span_bytes_max)
+        """For the bytes of requests that are being received and read."""
         self._spans = spans
         self._rule = rule
         self._on_rejected = on_rejected
@@ -64,6 +67,16 @@ class Intake:
     def held_bytes_max(self) -> int:
         """Most bytes that may wait for the spool."""
         return self._pipeline.inbox.span_bytes_max
+
+    def expect(self, size: int) -> None:
+        """Say at once that there is no room for a request of so many bytes, before it is read for nothing.
+
+        Raises:
+            BusyError: the spans that wait for the spool leave none. A request that never fits is judged by its spans.
+        """
+        waiting = self._pipeline.inbox.span_bytes
+        if waiting + size > self.held_bytes_max >= size:
+            raise BusyError("the receiver has no room for these spans now")
 
     def take(self, wire_spans: Iterable[WireSpan]) -> "Future[Answer]":
         """Hand the spans over.

@@ -152,3 +152,43 @@ def test_a_reader_that_has_gone_away_is_no_error(monkeypatch: pytest.MonkeyPatch
     with contextlib.suppress(BrokenPipeError):
         pipe.close()
     EventLog().warn("nor this")
+
+
+_FIRST_REQUEST = """
+import asyncio, sys, threading
+from infertap import InferenceMiddleware
+
+found = []
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if threading.current_thread() is threading.main_thread():
+            found.append(name)
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"fine"})
+
+async def main():
+    wrapped = InferenceMiddleware(app)
+    scope = {"type": "http", "method": "POST", "path": "/p", "headers": [], "query_string": b"", "scheme": "http"}
+    async def nothing(*_):
+        return {"type": "http.request", "body": b"{}"}
+    sys.meta_path.insert(0, Watch())
+    await wrapped(scope, nothing, nothing)
+    del sys.meta_path[0]
+    assert wrapped.pipeline is not None
+    wrapped.pipeline.stop()
+
+asyncio.run(main())
+assert found == [], found
+"""
+
+
+def test_a_first_request_without_lifespan_imports_nothing(tmp_path: Path) -> None:
+    """What an import costs has been paid at the start-up: modules, entry points and detectors of OpenTelemetry."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("INFERTAP_", "OTEL_"))}
+    env |= {"INFERTAP_DRAINER": "external", "INFERTAP_DRAIN_S": "0"}
+    command = [sys.executable, "-c", _FIRST_REQUEST]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

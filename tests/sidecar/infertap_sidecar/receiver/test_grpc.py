@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -118,6 +119,58 @@ def test_a_full_receiver_says_when_to_come_again(call: Call, pipeline: Pipeline)
     assert details[0].Unpack(retry)
     assert retry.retry_delay.seconds == 1
     assert not call(body(span(1))).HasField("partial_success")
+
+
+def test_a_message_is_not_read_before_there_is_room_for_the_largest(call: Call, intake: Intake) -> None:
+    """HTTP and gRPC share that room; who finds none hears when to come again, and all of it comes back."""
+    room = intake.room
+    assert room.take(room.bytes_max)
+    with pytest.raises(grpc.RpcError) as refused:
+        call(body(span(1)))
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refused.value.details() == "too many bytes are being received at once"
+    assert "grpc-status-details-bin" in dict(refused.value.trailing_metadata())
+    assert room.taken == room.bytes_max
+    room.give_back(room.bytes_max)
+    assert not call(body(span(1))).HasField("partial_success")
+    with pytest.raises(grpc.RpcError):
+        call(body(span(1))[:-3])
+    assert room.taken == 0
+
+
+def test_of_many_large_messages_only_as_many_are_held_as_there_is_room_for(
+    make_pipeline: Callable[..., Pipeline], make_intake: Callable[[Pipeline], Intake]
+) -> None:
+    """Sixteen senders at once, room for two: the others wait where they are, or are sent away."""
+    intake = make_intake(make_pipeline(queue_bytes_max=2 * LIMIT + 1))
+    server = GrpcReceiver(intake, Address("127.0.0.1", 0), bytes_max=LIMIT)
+    most = 0
+    take = intake.room.take
+
+    def watched(size: int, wait_s_max: float = 0.0) -> bool:
+        nonlocal most
+        taken = take(size, wait_s_max)
+        most = max(most, intake.room.taken)
+        return taken
+
+    intake.room.take = watched  # type: ignore[method-assign]
+    server.start()
+    with grpc.insecure_channel(str(server.address)) as channel, ThreadPoolExecutor(16) as senders:
+        export = channel.unary_unary(EXPORT)
+
+        def send(number: int) -> grpc.StatusCode:
+            try:
+                export(body(span(number, name="x" * (LIMIT - 1_000))), timeout=60)
+            except grpc.RpcError as error:
+                return error.code()  # type: ignore[no-any-return]
+            return grpc.StatusCode.OK
+
+        answers = set(senders.map(send, range(1, 17)))
+    server.stop(5.0)
+    assert most <= 2 * LIMIT + 1
+    assert grpc.StatusCode.OK in answers
+    assert answers <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert intake.room.taken == 0
 
 
 def test_other_services_are_unimplemented(call: Call) -> None:
