@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,8 @@ from rich.text import Text
 from infertap.choice import Choice, choose
 from infertap.otel_env import OtelEnvironment
 from infertap.platforms import PLATFORMS
+from infertap.spool.accounts import read_ledger
+from infertap.spool.folder import SpoolFolder
 from infertap.targets import OtlpLimits
 from infertap_sidecar.checks import run_checks
 from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings, shown
@@ -134,8 +137,19 @@ def _print_spool(folders: Sequence[FolderReport], out: Console) -> None:
         for name, status in folder.drainer.destinations.items():
             if status.last_error:
                 out.print(Text(f"  {name} fails: {status.last_error}", "yellow"))
+        if counts := _ledger_words(folder.path):
+            out.print(f"  {counts}")
         if folder.forgotten:
             out.print(Text(f"  forgotten: nobody delivers these; infertap drain {folder.path}", "yellow"))
+
+
+def _ledger_words(path: Path) -> str:
+    """What a folder without tables has counted; empty where a table does, or where there is nothing yet."""
+    ledger = read_ledger(SpoolFolder(path))
+    totals = sum(ledger.values(), Counter())
+    if not totals:
+        return ""
+    return f"requests since {min(ledger)}: " + ", ".join(f"{name} {totals[name]:,}" for name in sorted(totals))
 
 
 def _print_settings(config: SidecarConfig, show_all: bool, out: Console) -> None:
