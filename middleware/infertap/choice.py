@@ -26,6 +26,8 @@ class Choice:
     conflict: str | None = None
     """The warning that an explicitly set `tables` is not written because OTLP won."""
     warnings: tuple[str, ...] = ()
+    other_spool_dirs: tuple[Path, ...] = ()
+    """Where records of the same settings waited while another destination was chosen."""
 
     @property
     def folder(self) -> Path:
@@ -76,7 +78,9 @@ def choose(config: Config, otel: OtelEnvironment, *, cwd: Path) -> Choice:
         warnings.append(f"platform = {config.platform!r} has no effect, because destination = 'table'")
     if kind == "none" and config.destination != "none":
         warnings.append(f"destination = {config.destination!r} but {reason}: nothing is recorded")
-    return Choice(kind, targets, _spool_dir(config, targets, cwd), reason, conflict, tuple(warnings))
+    spool_dir = _spool_dir(config, targets, cwd)
+    others = {_spool_dir(config, Targets(), cwd), _spool_dir(config, Targets(table=table), cwd)} - {spool_dir}
+    return Choice(kind, targets, spool_dir, reason, conflict, tuple(warnings), tuple(sorted(others)))
 
 
 def _place_problems(config: Config, table: TableTarget, cwd: Path) -> list[str]:

@@ -18,6 +18,7 @@ from infertap.errors import SpoolError
 from infertap.record import LossCause
 from infertap.spool.accounts import Accounts, counters_of
 from infertap.spool.folder import SpoolFolder, list_segments
+from infertap.spool.forgotten import forgotten_folders
 from infertap.spool.jsonfile import read_json
 from infertap.spool.page import PageView
 
@@ -42,6 +43,7 @@ class FolderCollector(Collector):
         pages, totals = self._counted()
         yield from self._requests(totals)
         yield from self._spool(pages)
+        yield from self._forgotten()
         yield from self._drainer()
 
     def _counted(self) -> tuple[list[PageView], Counter[str]]:
@@ -98,6 +100,17 @@ class FolderCollector(Collector):
             gauge = GaugeMetricFamily(name, words)
             gauge.add_metric((), value)
             yield gauge
+
+    def _forgotten(self) -> Iterable[Metric]:
+        forgotten = GaugeMetricFamily(
+            "infertap_forgotten_spool_bytes",
+            "Bytes that wait for another destination and that nobody delivers any more, by folder of the spool.",
+            labels=("folder",),
+        )
+        spool_dirs = (self._choice.spool_dir, *self._choice.other_spool_dirs)
+        for path, size_bytes in forgotten_folders(spool_dirs, own=self._choice.folder).items():
+            forgotten.add_metric((path.name,), size_bytes)
+        yield forgotten
 
     def _drainer(self) -> Iterable[Metric]:
         state = read_json(self._folder.drainer_state) or {}

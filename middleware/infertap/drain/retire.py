@@ -5,7 +5,7 @@ from typing import Self
 
 from infertap.spool.folder import SpoolFolder
 from infertap.spool.jsonfile import read_json, write_json_atomic
-from infertap.spool.lock import FileLock
+from infertap.spool.lock import is_locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +35,7 @@ class RetireClaim:
 
 def is_held(folder: SpoolFolder, slot: str) -> bool:
     """Whether a slot's owner lives: its lock is there and cannot be taken."""
-    path = folder.slot_dir(slot) / "lock"
-    if not slot or not path.exists():
-        return False
-    try:
-        lock = FileLock.try_acquire(path, create=False)
-    except OSError:
-        return True
-    if lock is None:
-        return path.exists()
-    lock.close()
-    return False
+    return bool(slot) and is_locked(folder.slot_dir(slot) / "lock")
 
 
 def is_newer_version(version: str, than: str) -> bool:

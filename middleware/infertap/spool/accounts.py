@@ -101,7 +101,9 @@ def add_ledger(ledger: Ledger, cursors: Cursors) -> None:
 
 
 def read_ledger(folder: SpoolFolder) -> Ledger:
-    """The ledger of a folder without tables: slots that are gone, and those that are there, as far as delivered."""
+    """Of slots that are gone, and of those that are there, as far as delivered; empty where a table is the ledger."""
+    if "table" in (read_json(folder.destination) or {}):
+        return {}
     cursors = [Cursors.load(folder, spool_id) for spool_id in folder.slot_ids()]
     accounts = Accounts.load(folder)
     for of_slot in cursors:

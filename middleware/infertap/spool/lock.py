@@ -86,3 +86,16 @@ class FileLock:
             return self
         self.close()
         return None
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock at `path`; taken for a moment where nobody does. A missing file is not locked."""
+    try:
+        lock = FileLock.try_acquire(path, create=False)
+    except OSError:
+        # Not ours to open, so not ours to judge: whoever can may hold it.
+        return True
+    if lock is None:
+        return path.exists()
+    lock.close()
+    return False

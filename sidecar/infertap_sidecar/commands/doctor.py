@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,8 @@ from rich.text import Text
 from infertap.choice import Choice, choose
 from infertap.otel_env import OtelEnvironment
 from infertap.platforms import PLATFORMS
+from infertap.spool.accounts import read_ledger
+from infertap.spool.folder import SpoolFolder
 from infertap.targets import OtlpLimits
 from infertap.words import plural
 from infertap_sidecar.checks import run_checks
@@ -133,6 +136,8 @@ def _print_spool(folders: Sequence[FolderReport], out: Console) -> None:
         if folder.parked:
             records = f"{plural(folder.parked, 'record')} in its folder `parked`: no destination takes them"
             print_line(out, records, mark="  ! ", style="yellow")
+        if counts := _ledger_words(folder.path):
+            print_line(out, counts, mark="  ")
         if folder.forgotten:
             line = Text(f"forgotten: nobody delivers these; infertap drain {short(folder.path)}", "yellow")
             print_line(out, line, mark="  ! ", style="yellow")
@@ -143,6 +148,15 @@ def _print_verdict(failed: int, out: Console) -> None:
         print_line(out, f"{plural(failed, 'problem')} found (✗)", style="bold red")
     else:
         print_line(out, "no problem found", style="bold green")
+
+
+def _ledger_words(path: Path) -> str:
+    """What a folder without tables has counted; empty where a table does, or where there is nothing yet."""
+    ledger = read_ledger(SpoolFolder(path))
+    totals = sum(ledger.values(), Counter())
+    if not totals:
+        return ""
+    return f"requests since {min(ledger)}: " + ", ".join(f"{name} {totals[name]:,}" for name in sorted(totals))
 
 
 def _print_settings(config: SidecarConfig, show_all: bool, out: Console) -> None:

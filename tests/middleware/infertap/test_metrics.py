@@ -172,6 +172,24 @@ def test_the_drainers_own_words_are_told(tmp_path: Path) -> None:
     assert values["infertap_destination_requests_total{parked,otlp,lost}"] == 1
 
 
+def test_records_that_wait_where_nobody_delivers_are_a_metric(start: Any, tmp_path: Path) -> None:
+    """After a change from tables to OTLP, the old folder shows with its bytes as soon as nobody lives in it."""
+    middleware = start(2)
+    other = MetricsApp(_choice(tmp_path, destination="otlp"))
+    name = f"infertap_forgotten_spool_bytes{{{middleware.pipeline.choice.folder.name}}}"
+    assert name not in _values(other)
+    _stop(middleware)
+    assert _values(other)[name] == _waiting_bytes(middleware)
+    assert not [name for name in _values(MetricsApp(middleware.pipeline.choice)) if "forgotten" in name]
+
+
+def _waiting_bytes(middleware: InferenceMiddleware) -> int:
+    assert middleware.pipeline is not None
+    segments = list(middleware.pipeline.choice.folder.glob("slots/*/*.seg"))
+    assert segments
+    return sum(path.stat().st_size for path in segments)
+
+
 def test_a_conflict_of_destinations_is_a_metric(tmp_path: Path) -> None:
     """An alert can be made of it."""
     choice = _choice(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317"})

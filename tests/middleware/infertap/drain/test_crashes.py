@@ -18,7 +18,7 @@ def test_the_row_that_aborts_the_drainer_is_parked(bench: Any, wait_for: WaitFor
     owner.tell(rows=["a", "b", "poison", "c"], minute=3)
     wait_for(lambda: bench.state().failures >= 1)
     owner.tell(rows=["d"])
-    wait_for(lambda: bench.rows() == ["a", "b", "c", "d"], 240.0)
+    wait_for(lambda: bench.rows() == ["a", "b", "c", "d"], 900.0)
     (parked,) = bench.folder.parked_dir.glob("*.jsonl")
     assert json.loads(parked.read_text())["row"]["request_id"] == "poison"
     wait_for(lambda: bench.lost("parked") == {"3|table": 1})

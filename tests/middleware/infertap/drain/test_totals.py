@@ -14,7 +14,7 @@ from infertap.clock import SystemClock
 from infertap.metrics import FolderCollector
 from infertap.otel_env import OtelEnvironment
 from infertap.record import LossCause
-from infertap.spool.accounts import read_ledger
+from infertap.spool.accounts import Accounts, read_ledger
 from infertap.targets import OtlpTarget, Targets
 
 WaitFor = Callable[..., Any]
@@ -98,4 +98,5 @@ def test_a_folder_with_tables_has_no_second_ledger(bench: Any) -> None:
     bench.spool(["a"], minute=2).close()
     bench.drainer(follow=False).run()
     assert bench.folder.slot_ids() == []
+    assert Accounts.load(bench.folder).counters["kept"] == 1
     assert read_ledger(bench.folder) == {}
