@@ -69,7 +69,9 @@ def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def record(start: Any, env: dict[str, str]) -> None:
-    server = start("uvicorn", "hostile:recorded", env={"OTEL_SERVICE_NAME": "ranker", **env})
+    # These products may take long for their first spans; one that was sent in vain would be in the log below.
+    patient = {"OTEL_SERVICE_NAME": "ranker", "OTEL_EXPORTER_OTLP_TIMEOUT": "60"}
+    server = start("uvicorn", "hostile:recorded", env={**patient, **env})
     httpx.post(f"{server.url}/ask", json=QUESTION)
     server.stop()
     assert "1 request recorded; all delivered" in server.output, server.output
