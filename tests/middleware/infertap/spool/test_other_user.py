@@ -75,7 +75,7 @@ def as_nobody() -> Iterator[dict[str, Any]]:
 
 def _run(*paths: Path) -> dict[str, Any]:
     command = [sys.executable, "-c", _AS_NOBODY, *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd="/")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 
