@@ -29,9 +29,6 @@ from infertap.spool.lock import FileLock
 from infertap.spool.slot import Slot
 from infertap.spool.waiting import Waiting
 
-TICK_S = 1.0
-"""How often an owner calls `tick`."""
-
 _FIRST_WORD_S = 60.0
 """A child that has not said a word by then hangs; it is killed. A container with a tenth of a core needs some ten."""
 
@@ -106,7 +103,7 @@ class DrainerElection:
         close_in_forked_child(self)
 
     def tick(self) -> None:
-        """Looks once. Never raises for what the disk or the other processes do."""
+        """Looks once; to be called about every second. Never raises for what the disk or the other processes do."""
         if self._inert:
             return
         state = DrainerState.load(self._folder.drainer_state)

@@ -6,7 +6,8 @@
 
 1. A damaged payload costs that frame only. A damaged header ends the scan: bytes are never searched for the next
    magic, because a recorded body may contain a forged frame.
-2. A valid header of another format is not damage: it raises, and the file is left for a newer version.
+2. Compressed payloads are read, for writers that know how; this version writes none.
+3. A valid header of another format is not damage: it raises, and the file is left for a newer version.
 """
 
 import struct
@@ -32,13 +33,12 @@ _COMPRESSED = 1
 
 
 class Kind(IntEnum):
-    """What a frame's payload is."""
+    """What a frame's payload is. 4 is reserved for references to payload files."""
 
     OPEN = 0
     REQUEST = 1
     SPAN = 2
     LEDGER = 3
-    PAYLOAD = 4
     SEAL = 9
 
 
@@ -76,20 +76,17 @@ def unpack(payload: bytes) -> dict[str, Any]:
     return data
 
 
-def encode_header(kind: int, payload: bytes, *, flags: int = 0) -> bytes:
+def encode_header(kind: int, payload: bytes) -> bytes:
     """The 24 bytes that go before `payload` as it is. Raises SpoolError for a payload over `FRAME_BYTES_MAX`."""
     if len(payload) > FRAME_BYTES_MAX:
         raise SpoolError(f"a frame of {len(payload)} bytes is over the limit of {FRAME_BYTES_MAX}")
-    header = _HEADER.pack(_MAGIC, FORMAT, kind, flags, len(payload))
+    header = _HEADER.pack(_MAGIC, FORMAT, kind, 0, len(payload))
     return header + _CHECK.pack(xxhash.xxh32_intdigest(header), xxhash.xxh3_64_intdigest(payload))
 
 
-def encode(kind: int, payload: bytes, *, compressed: bool = False) -> bytes:
-    """One whole frame. Raises UnsupportedFormat for `compressed` without the package zstandard."""
-    if not compressed:
-        return encode_header(kind, payload) + payload
-    packed = _compress(payload)
-    return encode_header(kind, packed, flags=_COMPRESSED) + packed
+def encode(kind: int, payload: bytes) -> bytes:
+    """One whole frame. Raises SpoolError for a payload over `FRAME_BYTES_MAX`."""
+    return encode_header(kind, payload) + payload
 
 
 def scan(buffer: bytes) -> Scan:
@@ -128,14 +125,6 @@ def _read_header(buffer: bytes, offset: int) -> tuple[int, int, int, int] | None
     if length > FRAME_BYTES_MAX or offset + OVERHEAD_BYTES + length > len(buffer):
         return None
     return kind, flags, length, payload_check
-
-
-def _compress(payload: bytes) -> bytes:
-    try:
-        import zstandard
-    except ImportError as error:
-        raise UnsupportedFormat("compressed frames need the package zstandard") from error
-    return zstandard.ZstdCompressor(level=1).compress(payload)
 
 
 def _decompress(payload: bytes) -> bytes | None:

@@ -15,6 +15,10 @@ from infertap.drain.state import DestinationStatus, DrainerState, Phase
 from infertap.metrics import MetricsApp
 from infertap.otel_env import OtelEnvironment
 from infertap.pipeline import Pipeline
+from infertap.spool.accounts import Accounts
+from infertap.spool.cursors import Cursors
+from infertap.spool.folder import SpoolFolder
+from infertap.spool.page import PageView
 
 _ROOT = Path(__file__).parents[3]
 
@@ -102,6 +106,19 @@ def test_it_sums_all_slots_of_the_folder(start: Any, tmp_path: Path) -> None:
     assert values["infertap_requests_kept_total{}"] == 5
     assert values["infertap_spool_segments_waiting{}"] == 2
     assert values["infertap_queue_bytes{}"] == 0
+
+
+def test_a_slot_that_is_about_to_be_removed_counts_once(start: Any) -> None:
+    """Its counts are in the folder's totals before it goes; until it is gone both are there."""
+    middleware = start(2)
+    choice = middleware.pipeline.choice
+    _stop(middleware)
+    folder = SpoolFolder(choice.folder)
+    (spool_id,) = folder.slot_ids()
+    page = PageView.read(folder.slot_dir(spool_id) / "page")
+    Accounts.load(folder).retire(folder, page, Cursors(spool_id), keep_ledger=False)
+    values = _values(MetricsApp(choice))
+    assert values["infertap_requests_seen_total{}"] == values["infertap_requests_kept_total{}"] == 2
 
 
 class _Span:
