@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.sdk.resources import Resource
 
 from infertap._version import __version__
-from infertap.cgroup import memory_limit_bytes
+from infertap.cgroup import memory_limit_bytes, sharing_workers
 from infertap.choice import Choice, choose
 from infertap.clock import SystemClock
 from infertap.config import DEFAULT_EXCLUDE_PATHS, Config
@@ -203,9 +203,11 @@ def _pipeline_settings(config: Config, *, receives: bool) -> PipelineSettings:
 
 
 def _within_memory(queue_bytes_max: int) -> int:
-    """The byte budget, at most an eighth of what the cgroup allows this container."""
+    """The byte budget, at most this worker's part of an eighth of what the cgroup allows this container."""
     limit = memory_limit_bytes()
-    return queue_bytes_max if limit is None else min(queue_bytes_max, limit // _MEMORY_SHARE)
+    if limit is None:
+        return queue_bytes_max
+    return min(queue_bytes_max, limit // _MEMORY_SHARE // sharing_workers(os.environ))
 
 
 def _assembly_settings(config: Config, choice: Choice, service_name: str, trace: TraceSettings) -> AssemblySettings:

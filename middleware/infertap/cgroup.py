@@ -1,10 +1,20 @@
 """The memory that this process's control group allows it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60
 """cgroup v1 says "no limit" with a huge number."""
+WORKERS_VARIABLE = "_INFERTAP_RUN_WORKERS"
+"""How many processes share that memory, where `infertap run` starts them."""
+_WORKERS_MAX = 1024
+
+
+def sharing_workers(environ: Mapping[str, str]) -> int:
+    """How many workers `infertap run` has its server start; 1 where nobody says."""
+    text = environ.get(WORKERS_VARIABLE, "")
+    return min(max(1, int(text)), _WORKERS_MAX) if text.isascii() and text.isdecimal() else 1
 
 
 def memory_limit_bytes(root: Path = _ROOT, membership: Path = Path("/proc/self/cgroup")) -> int | None:

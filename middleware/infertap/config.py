@@ -150,7 +150,8 @@ class Config(BaseModel):
     spool_flush_ms: int = Field(50, ge=1, le=60_000, description="Records reach the disk at least this often.")
     queue_bytes_max: Size = Field(
         64 << 20,
-        description="Bytes captured or queued in memory, per process; at most an eighth of the container's memory.",
+        description="Bytes captured or queued in memory, per process; at most an eighth of the container's memory, "
+        "which the workers of `infertap run` share.",
     )
     capture_bytes_max: Size = Field(16 << 20, description="Largest body that is kept at all.")
     inline_bytes_max: Size = Field(1 << 20, description="Largest body that is stored in the row itself.")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import PurePath
 
+from infertap.cgroup import WORKERS_VARIABLE
 from infertap.errors import ConfigError
 
 WRAPPER = "infertap_sidecar.run_wrapper:app"
@@ -55,6 +56,7 @@ class GunicornFacts:
 
     worker_class: str
     app: str | None
+    workers: int = 1
 
 
 def rewrite(command: Sequence[str], environ: Mapping[str, str]) -> Launch:
@@ -62,15 +64,24 @@ def rewrite(command: Sequence[str], environ: Mapping[str, str]) -> Launch:
     prefix, server, arguments = _split(command)
     if server in _SERVERS and _QUESTIONS & set(arguments):
         return Launch(tuple(command))
-    if server == "uvicorn":
-        return _uvicorn(prefix, arguments, environ)
     if server == "gunicorn":
-        return _gunicorn(prefix, arguments, gunicorn_facts(arguments))
+        facts = gunicorn_facts(arguments)
+        return _sharing(_gunicorn(prefix, arguments, facts), str(facts.workers) if facts is not None else None)
+    workers = _option(arguments, "--workers") or environ.get("WEB_CONCURRENCY")
+    if server == "uvicorn":
+        return _sharing(_uvicorn(prefix, arguments, environ), workers)
     if server == "fastapi" and arguments[:1] in (["run"], ["dev"]):
-        return _fastapi([*prefix, arguments[0]], arguments[1:])
+        return _sharing(_fastapi([*prefix, arguments[0]], arguments[1:]), workers)
     named = " ".join(command[:3]) or "nothing"
     way = _OTHER_WAYS.get(server.partition(".")[0], _IN_THE_CODE)
     raise ConfigError([f"cannot wrap {named!r}; supported are {_SUPPORTED}. Instead {way}, or put {_SIDECAR}"])
+
+
+def _sharing(launch: Launch, workers: str | None) -> Launch:
+    """The launch, told how many workers will share the container's memory."""
+    if workers is None or workers == "1":
+        return launch
+    return Launch(launch.command, {**launch.variables, WORKERS_VARIABLE: workers})
 
 
 def _split(command: Sequence[str]) -> tuple[list[str], str, list[str]]:
@@ -159,7 +170,7 @@ def gunicorn_facts(arguments: Sequence[str]) -> GunicornFacts | None:
     code = (
         "import json, sys; from gunicorn.app.wsgiapp import WSGIApplication; "
         "sys.argv[0] = 'gunicorn'; app = WSGIApplication(); "
-        "print(json.dumps([app.cfg.worker_class_str, app.cfg.wsgi_app]))"
+        "print(json.dumps([app.cfg.worker_class_str, app.cfg.wsgi_app, app.cfg.workers]))"
     )
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
@@ -173,10 +184,10 @@ def gunicorn_facts(arguments: Sequence[str]) -> GunicornFacts | None:
     if done.returncode == _GUNICORN_USAGE_ERROR and done.stderr.strip():
         raise ConfigError([done.stderr.splitlines()[-1]])
     try:
-        worker_class, app = json.loads(done.stdout.splitlines()[-1])
+        worker_class, app, workers = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         return None
-    return GunicornFacts(worker_class, app)
+    return GunicornFacts(worker_class, app, workers)
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:

@@ -4,10 +4,13 @@ import json
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from infertap.spool.page import PageView
 
 Rows = Callable[..., list[dict[str, Any]]]
 Start = Callable[..., Any]
@@ -182,11 +185,18 @@ def test_gunicorn_workers_have_a_pipeline_each(start: Start, rows: Rows, preload
         assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_without_lifespan_a_kill_loses_nothing_that_was_spooled(start: Start, rows: Rows) -> None:
-    """With lifespan off the first request starts the pipeline, and the drainer outlives the server."""
-    server = start("uvicorn", "zoo:recorded", "--lifespan", "off")
+def test_without_lifespan_a_kill_loses_nothing_that_was_spooled(start: Start, rows: Rows, tmp_path: Path) -> None:
+    """With lifespan off the first request starts the pipeline, and the drainer outlives the server and delivers."""
+    # An hour between commits: what comes after the first was delivered because the server had gone.
+    server = start("uvicorn", "zoo:recorded", "--lifespan", "off", env={"INFERTAP_COMMIT_INTERVAL_S": "3600"})
+    httpx.get(f"{server.url}/echo")
+    assert len(rows("inference", 1)) == 1
     for _ in range(20):
         httpx.get(f"{server.url}/echo")
-    assert len(rows("inference", 20)) == 20
-    server.stop(signal.SIGTERM)
-    assert len(rows("inference", 20)) == 20
+    deadline = time.monotonic() + 90
+    while sum(PageView.read(page).kept for page in tmp_path.glob("inference_tables/.spool/*/slots/*/page")) < 21:
+        assert time.monotonic() < deadline, server.output
+        time.sleep(0.05)
+    assert len(rows("inference")) == 1
+    server.stop(signal.SIGKILL)
+    assert len(rows("inference", 21)) == 21

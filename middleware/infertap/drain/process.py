@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 NICE = 10
 """Below the app on a busy core, and still some 9 % of it; at 19 it would not even finish its imports."""
@@ -28,13 +29,17 @@ def take_signals(on_term: Callable[[], None]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def step_back() -> None:
-    """Gives way to the app: processor time, and the first place when memory runs out. What is refused is left out."""
+def step_back(own: Path = Path("/proc/self")) -> None:
+    """Gives way to the app: processor time, and the first place when memory runs out. What is refused is left out.
+
+    Args:
+        own: Where the kernel shows this process.
+    """
     with contextlib.suppress(OSError):
         os.nice(NICE)
     # With autogroups, a session's niceness counts only inside the session.
-    for path, value in (("/proc/self/autogroup", NICE), ("/proc/self/oom_score_adj", _OOM_SCORE)):
-        with contextlib.suppress(OSError), open(path, "w") as file:
+    for name, value in (("autogroup", NICE), ("oom_score_adj", _OOM_SCORE)):
+        with contextlib.suppress(OSError), (own / name).open("r+") as file:
             file.write(str(value))
 
 

@@ -127,7 +127,7 @@ def test_a_helper_says_only_what_is_its_own(heard: _Heard) -> None:
     """Where records go and that all is well is the other process's word; what is lost or waits is not."""
     log = EventLog(is_helper=True)
     log.starting("recording to ./t", ["odd"], "conflict")
-    log.stopped(0, {"queue_full": 0}, 0, "/spool")
+    log.stopped(0, {"queue_full": 0}, "")
     assert heard.lines == []
-    log.stopped(0, {"queue_full": 1}, 2, "/spool")
+    log.stopped(0, {"queue_full": 1}, "2 requests wait")
     assert [level for level, _ in heard.lines] == [logging.WARNING]

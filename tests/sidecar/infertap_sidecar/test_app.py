@@ -115,6 +115,39 @@ def test_it_serves_says_where_to_and_stops_cleanly(servers: Any, start: Any, tmp
     assert b"/v1/x" in segments[0].read_bytes()
 
 
+async def answer_host(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        head = await reader.readuntil(b"\r\n\r\n")
+        host = re.search(rb"(?im)^host: (.*)\r$", head)
+        assert host is not None
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(host[1]), host[1]))
+
+
+@pytest.mark.parametrize("whose", ["client", "upstream"])
+def test_the_model_server_sees_the_host_that_the_setting_says(servers: Any, start: Any, whose: str) -> None:
+    """The client's, or its own address."""
+    port = servers.raw(answer_host)
+    sidecar = start(port, "--upstream-host-header", whose)
+    url = f"http://127.0.0.1:{sidecar.port}/x"
+    seen = httpx.get(url, headers={"host": "shop.example"}, timeout=60).text
+    assert seen == ("shop.example" if whose == "client" else f"127.0.0.1:{port}")
+
+
+def test_the_wait_for_a_connection_is_what_the_setting_says(start: Any) -> None:
+    """With ten minutes, a server that never accepts has not failed after the default's five seconds."""
+    with socket.socket() as deaf, contextlib.ExitStack() as waiting:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(8):
+            # The backlog is full after one or two: whoever comes now waits for an answer that never comes.
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(deaf.getsockname())
+        sidecar = start(deaf.getsockname()[1], "--upstream-connect-timeout-s", "600", "--connection-drain-s", "0")
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.get(f"http://127.0.0.1:{sidecar.port}/x", timeout=7)
+
+
 def test_an_upstream_that_is_down_makes_nobody_unready(start: Any, free_port: Callable[[], int]) -> None:
     """The sidecar starts before its model server, answers 502 and stays ready; the log says so once."""
     sidecar = start(free_port())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from infertap import ConfigError
+from infertap.cgroup import WORKERS_VARIABLE
 from infertap_sidecar.launch import (
     APP_VARIABLE,
     FACTORY,
@@ -121,3 +122,27 @@ def test_arguments_that_gunicorn_refuses_are_refused_in_its_words() -> None:
     """The option is the mistake, not a missing app."""
     with pytest.raises(ConfigError, match="unrecognized arguments: --nosuch"):
         rewrite(["gunicorn", "--nosuch", "app:app"], {})
+
+
+@pytest.mark.parametrize(
+    ("command", "environ", "workers"),
+    [
+        ("uvicorn app:app", {}, None),
+        ("uvicorn app:app --workers 4", {}, "4"),
+        ("uvicorn app:app --workers=3", {"WEB_CONCURRENCY": "5"}, "3"),
+        ("python -m uvicorn app:app", {"WEB_CONCURRENCY": "5"}, "5"),
+        ("fastapi run main.py --workers 2", {}, "2"),
+        ("gunicorn -k uvicorn_worker.UvicornWorker -w 6 app:app", {}, "6"),
+        ("gunicorn -k uvicorn_worker.UvicornWorker app:app", {}, None),
+    ],
+)
+def test_the_workers_are_told_how_many_they_are(command: str, environ: dict[str, str], workers: str | None) -> None:
+    """They share one container's memory, of which their queues take a part."""
+    assert rewrite(command.split(), environ).variables.get(WORKERS_VARIABLE) == workers
+
+
+def test_gunicorns_configuration_file_says_it_too(tmp_path: Path) -> None:
+    """Only gunicorn itself can tell."""
+    (tmp_path / "conf.py").write_text("workers = 7\nworker_class = 'uvicorn_worker.UvicornWorker'\n")
+    launch = rewrite(["gunicorn", "-c", str(tmp_path / "conf.py"), "app:app"], {})
+    assert launch.variables[WORKERS_VARIABLE] == "7"

@@ -79,3 +79,36 @@ def test_a_parser_that_never_ends_holds_up_no_stop(
             process.kill()
         asked.result(DEADLINE_S)
     assert "taking OTLP" in said()
+
+
+def test_otlp_bytes_max_bounds_both_transports(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    """A request over it is refused over HTTP and gRPC; the default would take it."""
+    http_port, grpc_port = free_port(), free_port()
+    settings = ["--otlp-http", f"127.0.0.1:{http_port}", "--otlp-grpc", f"127.0.0.1:{grpc_port}"]
+    settings += ["--admin", "127.0.0.1:0", "--tables", str(tmp_path / "tables"), "--otlp-bytes-max", "1000"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("INFERTAP_", "OTEL_"))}
+    command = [
+        sys.executable,
+        "-m",
+        "infertap_sidecar",
+        "collect",
+        *settings,
+        "--drainer",
+        "external",
+        "--drain-s",
+        "0",
+    ]
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.DEVNULL) as process:
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+                grpc.channel_ready_future(channel).result(DEADLINE_S)
+                with pytest.raises(grpc.RpcError) as refused:
+                    channel.unary_unary(_EXPORT)(b"x" * 1_001, timeout=DEADLINE_S)
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            url, headers = f"http://127.0.0.1:{http_port}/v1/traces", {"content-type": "application/x-protobuf"}
+            assert httpx.post(url, headers=headers, content=b"x" * 1_001, timeout=DEADLINE_S).status_code == 413
+        finally:
+            process.kill()
+
+
+_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
