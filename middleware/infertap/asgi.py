@@ -13,7 +13,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, SpanContext
 
 from infertap.asgi_types import ASGIApp, Receive, Scope, Send
-from infertap.build import prepare_or_idle, start, warm_up
+from infertap.build import warm_up
 from infertap.capture import Capture, snapshot
 from infertap.config import Config
 from infertap.joining.official import official_server_span
@@ -21,6 +21,7 @@ from infertap.lifespan import Lifespan
 from infertap.outer import comes_from_sidecar, incoming_context, without_marker
 from infertap.pipeline import Idle, Pipeline
 from infertap.record import Headers, TraceIds
+from infertap.sharing import start_or_share
 from infertap.sizes import header_characters
 from infertap.tap import Tap, TapWithId
 from infertap.trace import CURRENT_SPAN_KEY, OuterSpan, ServerSpan, context_with, current_server_span
@@ -94,7 +95,7 @@ class InferenceMiddleware:
         """A server without lifespan events: start now, without waiting for it. None where nothing is recorded."""
         if not self._started:
             self._started = True
-            self._adopt(start(prepare_or_idle(self._config)))
+            self._adopt(start_or_share(self._config))
             if self._pipeline is not None:
                 self._pipeline.joining.app_started()
         return self._pipeline

@@ -61,11 +61,13 @@ MAY_IMPORT = {
     "worker": REQUEST_PATH | {"events", "handover", "inbox", "joining", "spool"},
     "pipeline": REQUEST_PATH | {"choice", "events", "handover", "inbox", "joining", "spool", "worker"},
     "metrics": LEAVES | {"asgi_types", "choice", "spool"},
+    "sharing": {"build", "choice", "config", "pipeline"},
     "lifespan": {"asgi_types", "build", "config", "errors", "pipeline"},
     "outer": {"pipeline", "record", "trace", "trace_context"},
     "asgi_types": set(),
     "tap": REQUEST_PATH | {"asgi_types", "pipeline"},
-    "asgi": REQUEST_PATH | {"asgi_types", "build", "config", "joining", "lifespan", "outer", "pipeline", "tap"},
+    "asgi": REQUEST_PATH
+    | {"asgi_types", "build", "config", "joining", "lifespan", "outer", "pipeline", "sharing", "tap"},
 }
 HEAVY = ("arro3", "deltalake", "google.protobuf", "grpc", "opentelemetry.exporter", "opentelemetry.proto", "pyarrow")
 HEAVY_ROOMS = {"destinations", "tables"}
