@@ -305,27 +305,34 @@ class Worker:
 
     def _finish(self) -> None:
         self._tell_failures()
+        waits = ""
         try:
-            self.spool_queue()
-            self._lose_queue()
-            if self.writer.ledger.dirty:
-                self._flush()
-            self.counters[SPANS_DROPPED] += self._inbox.take_dropped()
-            self.counters[QUEUE_BYTES] = self._inbox.budget.held
-            self.writer.seal()
-            lost = {cause.value: self.counters[index] for cause, index in LOST.items()}
-            # Of this process alone: what its siblings still deliver does not wait for anybody.
-            left_s = self._drain_s - (self._clock.monotonic_s() - self._stopped_s)
-            left = self.delivery.flush_and_wait(self.writer, deadline_s=max(0.0, left_s))
-            waits = f"{left.sentence} in the spool {self.delivery.who_delivers()}" if left.segments else ""
-            self._log.stopped(self.kept, lost, waits)
+            self._spool_rest()
+            waits = self._deliver_rest()
         except SpoolError as error:
             self._log.spool_failed(error)
         except Exception as error:
             self._log.record_failed(error)
+        # Said in any case: what was lost is of more use than what failed.
+        self._log.stopped(self.kept, {cause.value: self.counters[index] for cause, index in LOST.items()}, waits)
         self.writer.close()
         self.delivery.close()
         self._at_end()
+
+    def _spool_rest(self) -> None:
+        self.spool_queue()
+        self._lose_queue()
+        if self.writer.ledger.dirty:
+            self._flush()
+        self.counters[SPANS_DROPPED] += self._inbox.take_dropped()
+        self.counters[QUEUE_BYTES] = self._inbox.budget.held
+        self.writer.seal()
+
+    def _deliver_rest(self) -> str:
+        """What is left afterwards and who delivers it, in words. Of this process alone: its siblings wait for theirs."""
+        left_s = self._drain_s - (self._clock.monotonic_s() - self._stopped_s)
+        left = self.delivery.flush_and_wait(self.writer, deadline_s=max(0.0, left_s))
+        return f"{left.sentence} in the spool {self.delivery.who_delivers()}" if left.segments else ""
 
 
 @dataclass(slots=True)

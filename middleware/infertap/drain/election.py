@@ -159,7 +159,9 @@ class DrainerElection:
     def who_delivers(self) -> str:
         """What becomes of that which is left in the spool, in words."""
         if not self._inert:
-            return f"for the next start, or for `infertap drain {self._folder.path}`"
+            # A drainer of its own process outlives us, unless the container goes with its first process.
+            now = "for its drainer, which goes on, or " if not self._in_thread and self.drainer_lives() else ""
+            return f"{now}for the next start, or for `infertap drain {self._folder.path}`"
         if self.drainer_lives():
             return f"for the drainer of {self._folder.path}"
         return f"and nobody drains it; run `infertap drain {self._folder.path}`"

@@ -72,10 +72,10 @@ class SpoolFolder:
         return self.cursors_dir / f"{spool_id}.json"
 
     def slot_ids(self) -> list[str]:
-        """Ids of all complete slots, live or orphaned, sorted; none where the folder is gone."""
+        """Ids of all complete slots, live or orphaned, sorted; none where the folder is gone, or could never be made."""
         try:
             return sorted(name for name in os.listdir(self.slots_dir) if not name.startswith("."))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def size_bytes(self) -> int:
