@@ -58,8 +58,7 @@ class OtlpReceiver:
     @property
     def requests(self) -> list[dict[str, Any]]:
         """All requests in the order of arrival, refused ones included."""
-        path = self.folder / "requests.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return _whole_lines(self.folder / "requests.jsonl")
 
     @property
     def spans(self) -> list[dict[str, Any]]:
@@ -102,8 +101,13 @@ class VendorIntake:
     @property
     def requests(self) -> list[dict[str, Any]]:
         """All requests in the order of arrival: `vendor`, `status`, `reason`, `spans` (attributes as text)."""
-        path = self._folder / "requests.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return _whole_lines(self._folder / "requests.jsonl")
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Without the line that the receiver is just writing."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def wait_for(condition: Callable[[], object], deadline_s: float = 90.0) -> None:
