@@ -222,6 +222,7 @@ def _assembly_settings(config: Config, choice: Choice, service_name: str, trace:
         requester_header=config.requester_header,
         capture_headers=config.capture_headers,
         redact_keys=config.redact_keys,
+        redact_except=config.redact_except,
         span_request_headers=captured("REQUEST"),
         span_response_headers=captured("RESPONSE"),
         sampler=trace.pure,

@@ -163,7 +163,7 @@ class Config(BaseModel):
     )
     durability: Literal["batched", "strict"] = Field(
         "batched",
-        description="How sure a record is when its answer goes out; strict holds the answer back until it is on disk.",
+        description="How sure a record is when its answer goes out; strict, where it is on disk, is not built yet.",
     )
     server_span: Literal["light", "otel"] = Field(
         "light", description="Who makes the server span; otel nests OpenTelemetry's own ASGI middleware."
@@ -187,6 +187,10 @@ class Config(BaseModel):
     capture_headers: Names = Field(DEFAULT_CAPTURE_HEADERS, description="Headers that are stored; all others are not.")
     redact_keys: Names = Field(
         (), description="Further names (JSON keys, fields, parameters, headers) whose values are redacted."
+    )
+    redact_except: Names = Field(
+        (),
+        description="Names whose values stay, such as token where it is a language model's; other rules still apply.",
     )
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)

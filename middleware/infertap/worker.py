@@ -329,7 +329,7 @@ class Worker:
         self.writer.seal()
 
     def _deliver_rest(self) -> str:
-        """What is left afterwards and who delivers it, in words. Of this process alone: its siblings wait for theirs."""
+        """What is left afterwards and who delivers it, in words. Of this process alone: siblings wait for theirs."""
         left_s = self._drain_s - (self._clock.monotonic_s() - self._stopped_s)
         left = self.delivery.flush_and_wait(self.writer, deadline_s=max(0.0, left_s))
         return f"{left.sentence} in the spool {self.delivery.who_delivers()}" if left.segments else ""

@@ -44,6 +44,7 @@ class AssemblySettings(NamedTuple):
     requester_header: str | None
     capture_headers: Iterable[str]
     redact_keys: Iterable[str]
+    redact_except: Iterable[str]
     span_request_headers: Iterable[str]
     """Headers that OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST names; `.*` patterns are not supported."""
     span_response_headers: Iterable[str]
@@ -61,7 +62,7 @@ class Assembler:
     )  # fmt: skip
 
     def __init__(self, settings: AssemblySettings) -> None:
-        names = SecretNames(settings.redact_keys)
+        names = SecretNames(settings.redact_keys, settings.redact_except)
         self._settings = settings
         self._redactor = Redactor(names)
         self._bodies = BodyProcessor(self._redactor, settings.inline_bytes_max)

@@ -98,16 +98,20 @@ class _Rules(NamedTuple):
     endings: tuple[str, ...]
     extra: frozenset[str]
     """The user's own, whose digits count, too."""
+    exempt: frozenset[str]
+    """Names that the user says are harmless: nothing else about them counts."""
 
     def secret(self, name: str) -> bool:
         if len(name) > 2 * _READ_CHARACTERS_MAX:
             name = f"{name[:_READ_CHARACTERS_MAX]} {name[-_READ_CHARACTERS_MAX:]}"
         if not name.isascii():
             name = unicodedata.normalize("NFKC", name)
-        if self._secret(name):
-            return True
         # `user[password]`, `token[0]`, `wsse:Password`, `config.api_key`
         parts = [part for part in _PATH.split(name) if part and not part.isdecimal()]
+        if self.exempt and parts and _normal(parts[-1]) in self.exempt:
+            return False
+        if self._secret(name):
+            return True
         return bool(parts) and parts[-1] != name and self._secret(parts[-1])
 
     def _secret(self, name: str) -> bool:
@@ -163,13 +167,15 @@ class SecretNames:
 
     Args:
         extra: Further names of the user, compared like the built-in ones: without case and separators.
+        exempt: Names whose values are to stay; of a path its last part counts.
     """
 
-    def __init__(self, extra: Iterable[str] = ()) -> None:
+    def __init__(self, extra: Iterable[str] = (), exempt: Iterable[str] = ()) -> None:
         own = frozenset(normal for normal in map(_normal, extra) if normal)
+        harmless = frozenset(normal for normal in map(_normal, exempt) if normal)
 
         def verdicts(names: frozenset[str], endings: tuple[str, ...]) -> Callable[[str], bool]:
-            return _Verdicts(_Rules(names, endings, own)).__getitem__
+            return _Verdicts(_Rules(names, endings, own, harmless)).__getitem__
 
         self.in_json = verdicts(_EXACT - _WEAK, _ENDINGS)
         """For keys of a JSON document and attributes of a span."""
@@ -181,7 +187,8 @@ class SecretNames:
         """For parameters of a URL."""
         self._conventional = frozenset(name for name in _CONVENTIONAL if _normal(name) not in own)
         # Tells rule sets apart without naming what somebody hides.
-        suffix = f"+{zlib.crc32(' '.join(sorted(own)).encode()):08x}" if own else ""
+        users = [*sorted(own), *(f"-{name}" for name in sorted(harmless))]
+        suffix = f"+{zlib.crc32(' '.join(users).encode()):08x}" if users else ""
         self.version = f"{REDACTION_VERSION}{suffix}"
 
     def in_attributes(self, name: str) -> bool:

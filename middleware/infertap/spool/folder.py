@@ -72,7 +72,7 @@ class SpoolFolder:
         return self.cursors_dir / f"{spool_id}.json"
 
     def slot_ids(self) -> list[str]:
-        """Ids of all complete slots, live or orphaned, sorted; none where the folder is gone, or could never be made."""
+        """Ids of all complete slots, live or orphaned, sorted; none where there is no folder."""
         try:
             return sorted(name for name in os.listdir(self.slots_dir) if not name.startswith("."))
         except (FileNotFoundError, NotADirectoryError):

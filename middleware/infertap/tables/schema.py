@@ -64,7 +64,7 @@ INFERENCE = TableSchema(
         Column("sampling_fraction", "DOUBLE", "probability with which this row was kept; 1.0 without rules"),
         Column("execution_duration_ms", "BIGINT", "arrival to last byte, milliseconds"),
         Column("request", "STRING", "request body as text, redacted; null when withheld or referenced"),
-        Column("response", "STRING", "response body likewise; a stream as its assembled answer"),
+        Column("response", "STRING", "response body likewise; a stream as it was sent, event by event"),
         Column("request_ref", "STRING", "URI of the payload file that holds the request body", "large bodies"),
         Column("response_ref", "STRING", "URI of the payload file that holds the response body", "large bodies"),
         Column("request_encoding", "STRING", "`text` or `base64`; null where there is no inline body"),

@@ -83,6 +83,10 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rec
         ({"requester_header": "X-User"}, {"requester": "u-1"}),
         ({"served_entity_id": "churn-7"}, {"served_entity_id": "churn-7"}),
         ({"redact_keys": ["patient"]}, {"request": '{"q":1,"patient":"[REDACTED]"}'}),
+        (
+            {"redact_keys": ["patient", "q"], "redact_except": ["q"]},
+            {"request": '{"q":1,"patient":"[REDACTED]"}'},
+        ),
         ({"capture_headers": ["x-user"]}, {"request_headers": {"x-user": "u-1"}}),
         ({"content": "metadata"}, {"request": None, "request_headers": None, "request_bytes": len(_BODY)}),
         ({"inline_bytes_max": 10}, {"request": None, "logging_error_codes": ["REQUEST_OVER_INLINE_LIMIT"]}),

@@ -38,6 +38,7 @@ def _assembler(**changes: Any) -> Assembler:
         requester_header=None,
         capture_headers=DEFAULT_CAPTURE_HEADERS,
         redact_keys=("patient_id",),
+        redact_except=(),
         span_request_headers=(),
         span_response_headers=(),
         sampler=_SAMPLER,

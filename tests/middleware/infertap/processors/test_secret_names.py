@@ -88,6 +88,17 @@ def test_the_users_own_names() -> None:
     assert "patient" not in names.version
 
 
+def test_names_that_the_user_says_are_harmless() -> None:
+    """However they are written, and as the last part of a path; others stay secret, and the version tells."""
+    names = SecretNames(exempt=["token"])
+    for name in ("token", "Token", "choices[0].token", "token[1]"):
+        assert not names.in_json(name)
+        assert not names.in_fields(name)
+    assert names.in_json("access_token")
+    assert names.in_json("token.password")
+    assert names.version != SecretNames().version != SecretNames(["token"]).version
+
+
 def test_long_names_are_decided_and_not_remembered() -> None:
     """A caller could fill the memory with names of a megabyte each."""
     names = SecretNames()
