@@ -117,7 +117,7 @@ class InferenceMiddleware:
 
     async def _record(self, pipeline: Pipeline, scope: Scope, receive: Receive, send: Send) -> None:
         started_at_ns, started_ns = _wall_ns(), _now_ns()
-        tap = token = joined = None
+        tap = token = joined = capture = None
         joining = pipeline.joining
         try:
             frozen = snapshot(scope)
@@ -133,6 +133,8 @@ class InferenceMiddleware:
             token = otel_context.attach(context)
             pipeline.began()
         except Exception as error:
+            if capture is not None:
+                capture.abandon()
             pipeline.capture_failed(error, started_at_ns)
             tap = None
         try:

@@ -105,7 +105,7 @@ def build_pipeline(config: Config, choice: Choice, log: EventLog, *, receives: b
     clock = SystemClock()
     found = dict(Resource.create().attributes)
     # Detectors put a process's command line into it, with what was given there as `--api-key`.
-    resource = redacted_resource(found, config.redact_keys)
+    resource = redacted_resource(found, config.redact_keys, config.redact_except)
     service_name = str(resource.get("service.name", "unknown_service"))
     instance = own_instance(resource, os.environ, socket.gethostname())
     folder = SpoolFolder(choice.folder)

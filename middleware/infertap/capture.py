@@ -267,6 +267,12 @@ class Capture:
             self._characters += value_bytes(error_message)
         self.error_type, self.error_message = error_type, error_message
 
+    def abandon(self) -> None:
+        """There will be no exchange: its room is free again, and nothing more is kept. Safe twice."""
+        self._request_kept = self._response_kept = False
+        granted, self.granted, self.room = self.granted, 0, 0
+        self._budget.give_back(granted)
+
     def close(self, *, duration_ns: int, route: str | None) -> Exchange:
         """The finished exchange. Called once."""
         # Room is granted in pieces, so the last piece may have let a body grow past its cap.

@@ -53,7 +53,7 @@ class FolderCollector(Collector):
             # A slot may end while we look.
             with contextlib.suppress(SpoolError):
                 pages[spool_id] = PageView.read(self._folder.slot_dir(spool_id) / "page")
-        accounts = Accounts.load(self._folder)
+        accounts = Accounts.look(self._folder)
         pages = {spool_id: page for spool_id, page in pages.items() if spool_id not in accounts.retired}
         totals = accounts.counters
         for page in pages.values():

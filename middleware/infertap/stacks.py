@@ -101,7 +101,9 @@ def _title(error: BaseException) -> str:
     )
     message = text_of(error)
     lines = [f"{name}: {message}" if message else name]
-    lines += [text_of(note) for note in getattr(error, "__notes__", ())[:_NOTES_MAX]]
+    notes = getattr(error, "__notes__", ())
+    if isinstance(notes, (list, tuple)):
+        lines += [text_of(note) for note in notes[:_NOTES_MAX]]
     return "\n".join(lines)
 
 

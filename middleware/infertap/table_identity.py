@@ -50,8 +50,12 @@ def _remote(target: TableTarget, environ: Mapping[str, str]) -> str | None:
     account = _first(_ACCOUNTS, options, environ)
     if parts.scheme in _NEED_ACCOUNT and not account and "@" not in parts.netloc:
         return None
+    endpoint = _first(_ENDPOINTS, options, environ)
+    host = urlsplit(endpoint).hostname or ""
+    if endpoint and ("." not in host or host.startswith("127.")):
+        return None  # `localhost`, `minio`: another server on the next machine
     scheme = "s3" if parts.scheme == "s3a" else parts.scheme
-    return f"{scheme} {parts.netloc} {parts.path.rstrip('/')} {_first(_ENDPOINTS, options, environ)} {account}"
+    return f"{scheme} {parts.netloc} {parts.path.rstrip('/')} {endpoint} {account}"
 
 
 def _first(names: tuple[str, ...], options: Mapping[str, str], environ: Mapping[str, str]) -> str:

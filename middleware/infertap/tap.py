@@ -70,9 +70,9 @@ class Tap:
                 capture.end_reason = EndReason.CLIENT_DISCONNECT.value
             else:
                 capture.failed(type(error).__qualname__, text_of(error)[:RAW_ERROR_CHARACTERS_MAX])
-            self._submit()
         except Exception as ours:
             self._pipeline.capture_failed(ours)
+        self._submit()
 
     def app_returned(self) -> None:
         """The app is done; whatever was not submitted yet is submitted now."""
@@ -95,6 +95,7 @@ class Tap:
             route = None if found is None else _route(found, self._scope, capture.scope.root_path)
             exchange = capture.close(duration_ns=duration_ns, route=route)
         except Exception as error:
+            self._capture.abandon()
             self._pipeline.capture_failed(error, self._capture.started_at_ns, began=True)
         else:
             self._pipeline.submit(exchange)

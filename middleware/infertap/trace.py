@@ -94,7 +94,10 @@ class ServerSpan(Span):
         return not self.closed and bool(self.resolve().trace_flags & 1)
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        if not self.closed:
+        if not isinstance(key, str):
+            # As OpenTelemetry's SDK: the app may say it, and it is not kept.
+            self.dropped_attributes += 1  # type: ignore[unreachable]
+        elif not self.closed:
             self.touched = True
             if self.attributes is None:
                 self.attributes = {}
@@ -163,6 +166,8 @@ class ServerSpan(Span):
             code, description = status.status_code, status.description
         else:
             code = status
+        if not isinstance(code, StatusCode):
+            return  # type: ignore[unreachable]
         # The API's order: OK is final, and UNSET never replaces anything.
         if code is StatusCode.UNSET or (self._status is not None and self._status[0] == "OK"):
             return

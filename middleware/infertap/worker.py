@@ -320,8 +320,11 @@ class Worker:
         self._at_end()
 
     def _spool_rest(self) -> None:
-        self.spool_queue()
-        self._lose_queue()
+        try:
+            self.spool_queue()
+        finally:
+            # Whatever failed: nobody will come for what is left.
+            self._lose_queue()
         if self.writer.ledger.dirty:
             self._flush()
         self.counters[SPANS_DROPPED] += self._inbox.take_dropped()

@@ -16,7 +16,8 @@ def line_console() -> Console:
 
 def print_line(out: Console, text: Text | str, *, mark: str = "", style: str = "") -> None:
     """One finding behind its mark; what does not fit goes on below its first word."""
-    words = text if isinstance(text, Text) else Text(harmless(text), style)
+    words = text.copy() if isinstance(text, Text) else Text(text, style)
+    words.plain = harmless(words.plain)
     if not out.is_terminal:
         out.print(Text(mark) + words, soft_wrap=True)
     elif not mark:

@@ -50,7 +50,7 @@ def size_text(size_bytes: int) -> str:
 
 def without_secrets(value: str) -> str:
     """A URL without user, password, query and fragment; other text as it is."""
-    return without_credentials(value) if "://" in value and "," not in value else value
+    return without_credentials(value) if "://" in value else value
 
 
 def _existing(folder: Path) -> Path:

@@ -16,7 +16,7 @@ from infertap.asgi_types import Message, Receive, Scope, Send
 from infertap.tap import OUTCOME_KEY
 from infertap.trace import current_server_span
 from infertap_sidecar.client_watch import ClientWatch
-from infertap_sidecar.exact_target import TARGET_KEY
+from infertap_sidecar.front_protocol import TARGET_KEY
 from infertap_sidecar.headers import (
     Header,
     announces_trailers,

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 
-from infertap_sidecar.exact_target import ExactTargetProtocol
+from infertap_sidecar.front_protocol import FrontProtocol
 
 KEEPALIVE_S = 75
 """Longer than the idle timeouts of the balancers in front (60 s), so that they close first and no request is lost."""
@@ -53,7 +53,7 @@ def make_server(
     return Server(
         uvicorn.Config(
             app,
-            http=ExactTargetProtocol,
+            http=FrontProtocol,
             ws="none",
             lifespan="on",
             proxy_headers=False,

@@ -61,9 +61,16 @@ def survey(spool_dirs: Iterable[Path], choice: Choice | None) -> list[FolderRepo
 def read_identity(path: Path) -> Mapping[str, Any]:
     """`destination.json`; empty where it cannot be read."""
     try:
-        return read_json(path / "destination.json") or {}
+        identity = read_json(path / "destination.json") or {}
     except (OSError, ValueError):
         return {}
+    needed = {"table": ("uri",), "otlp": ("endpoint", "protocol")}
+    return {
+        name: facts
+        for name, facts in identity.items()
+        if name not in needed
+        or (isinstance(facts, dict) and all(isinstance(facts.get(fact), str) for fact in needed[name]))
+    }
 
 
 def places(path: Path) -> dict[str, str]:

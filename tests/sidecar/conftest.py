@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 import uvicorn
 
-from infertap_sidecar.exact_target import ExactTargetProtocol
+from infertap_sidecar.front_protocol import FrontProtocol
 from infertap_sidecar.proxy import ReverseProxy
 from infertap_sidecar.servers import Server
 from infertap_sidecar.upstream.native_client import NativeUpstream
@@ -48,7 +48,7 @@ class Servers:
             "server_header": False,
             "date_header": False,
             "ws": "none",
-            "http": ExactTargetProtocol,
+            "http": FrontProtocol,
             "timeout_graceful_shutdown": 2,
         } | options
         started = threading.Event()

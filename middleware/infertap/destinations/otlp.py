@@ -197,7 +197,8 @@ class OtlpDestination:
         counts: dict[str, dict[OutcomeKey, int]] = {}
         parked: list[Segment] = []
         for key in [key for key in self._progress if key[1] <= delivered.get(key[0], -1)]:
-            progress = self._progress.pop(key)
+            # It stays until the next delivery comes without it: where parking fails, this one comes again.
+            progress = self._progress[key]
             of_slot = counts.setdefault(key[0], {})
             for outcome, count in progress.outcomes.items():
                 of_slot[outcome] = of_slot.get(outcome, 0) + count

@@ -102,6 +102,7 @@ def _described(progress: Progress) -> dict[str, Any]:
     return {
         "spool_id": spool_id,
         "segment_no": segment_no,
+        "frames": progress.frames,
         "left": {name: _ranges(progress.left, is_request) for name, is_request in _SORTS.items()},
         "outcomes": [[*key, count] for key, count in progress.outcomes.items()],
         "parked": [list(key) for key, _ in progress.parked],
@@ -109,6 +110,8 @@ def _described(progress: Progress) -> dict[str, Any]:
 
 
 def _resumed(progress: Progress, known: dict[str, Any]) -> Progress:
+    if known["frames"] != progress.frames:
+        raise ValueError("frames have become unreadable since, and the others' numbers have changed")
     frames = progress.left
     left = {(is_request, index) for name, is_request in _SORTS.items() for index in _numbers(known["left"][name])}
     parked = [(bool(is_request), int(index)) for is_request, index in known["parked"]]

@@ -153,9 +153,11 @@ class AttributeRedactor:
         return kept, count
 
 
-def redacted_resource(resource: Mapping[str, Any], redact_keys: Iterable[str]) -> dict[str, Any]:
+def redacted_resource(
+    resource: Mapping[str, Any], redact_keys: Iterable[str], redact_except: Iterable[str] = ()
+) -> dict[str, Any]:
     """The resource of this process, as it may be stored."""
-    names = SecretNames(redact_keys)
+    names = SecretNames(redact_keys, redact_except)
     return AttributeRedactor(Redactor(names), names, kept_headers=frozenset(), keeps_content=True).all(resource)
 
 

@@ -24,6 +24,10 @@ _CLOSES = {"{": "}", "[": "]"}
 _BLANK = " \t\r\n\ufeff"
 
 
+_DEPTH_MAX = 256
+"""A document nested deeper shows nothing: each level costs at each token."""
+
+
 def head_of(raw: bytes, media: MediaType, coding: str | None) -> str | None:
     """The beginning as a document of `media`'s kind; None where there is none that can be read.
 
@@ -66,6 +70,8 @@ def _json(text: str) -> str | None:
         token, position = match[1], match.end()
         if token in _CLOSES:
             brackets.append(_CLOSES[token])
+            if len(brackets) > _DEPTH_MAX:
+                return None
         elif brackets and token == brackets[-1]:
             brackets.pop()
         elif token in ",:" or (before != ":" and brackets[-1:] == ["}"]):

@@ -10,7 +10,7 @@ from infertap.processors.secret_names import MARK
 
 _TAG = re.compile(
     r"(?:<|&lt;)(?P<closing>/?)(?P<name>[^\W\d][\w.:-]*+)"
-    r"(?P<attributes>(?:[^<>\"'&]++|\"[^\"]*+\"|'[^']*+'|&(?!gt;))*+)(?:>|&gt;)"
+    r"(?P<attributes>(?:[^<>\"'&]++|\"[^\"]*+\"|'[^']*+'|&(?![gl]t;))*+)(?:>|&gt;)"
 )
 _TAG_OR_DATA = re.compile(rf"<!\[CDATA\[.*?(?:\]\]>|\Z)|{_TAG.pattern}", re.DOTALL)
 _VALUE = r"(\"[^\"]*+\"|'[^']*+'|[^\s\"'<>]++)"

@@ -44,11 +44,12 @@ class Accounts:
 
     @classmethod
     def load(cls, folder: SpoolFolder) -> Self:
-        """Reads the file; of a missing or damaged one, what can be understood."""
-        try:
-            data = read_json(folder.totals) or {}
-        except OSError:
-            return cls()
+        """Reads the file; of a missing or damaged one, what can be understood.
+
+        Raises:
+            OSError: It is there and cannot be read now; what is written after that would forget it.
+        """
+        data = read_json(folder.totals) or {}
         days = data.get("ledger")
         retired = data.get("retired")
         return cls(
@@ -56,6 +57,14 @@ class Accounts:
             {str(day): _counter(of_day) for day, of_day in days.items()} if isinstance(days, dict) else {},
             [str(spool_id) for spool_id in retired] if isinstance(retired, list) else [],
         )
+
+    @classmethod
+    def look(cls, folder: SpoolFolder) -> Self:
+        """As `load`, for those who write nothing; empty where it cannot be read now."""
+        try:
+            return cls.load(folder)
+        except OSError:
+            return cls()
 
     def retire(self, folder: SpoolFolder, page: PageView | None, cursors: Cursors, *, keep_ledger: bool) -> None:
         """Adds a slot that is about to be removed, durably; one that was added before changes nothing.
@@ -105,7 +114,7 @@ def read_ledger(folder: SpoolFolder) -> Ledger:
     if "table" in (read_json(folder.destination) or {}):
         return {}
     cursors = [Cursors.load(folder, spool_id) for spool_id in folder.slot_ids()]
-    accounts = Accounts.load(folder)
+    accounts = Accounts.look(folder)
     for of_slot in cursors:
         if of_slot.spool_id not in accounts.retired:
             add_ledger(accounts.ledger, of_slot)

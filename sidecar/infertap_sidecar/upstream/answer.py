@@ -141,6 +141,8 @@ class AnswerReader:
         version = parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise self._refuse("its version is unknown")
+        if status < 100:
+            raise self._refuse("its status is unknown")
         self.status = status
         self._dry_bytes = 0
         self.keep_alive = parser.should_keep_alive()

@@ -62,7 +62,8 @@ class Dialer:
                 return await (self._dial_unix(make) if self._path is not None else self._dial_tcp(make))
         except TimeoutError as error:
             raise failures.connect_timed_out(self._timeout_s) from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            # UnicodeError: a label of the host's name is too long, or empty.
             raise failures.cannot_connect(error) from error
 
     async def _dial_unix(self, make: Callable[[], P]) -> P:

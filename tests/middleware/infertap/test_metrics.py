@@ -60,8 +60,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pipe
     """A function that wraps `metrics_app`, sends it requests, and gives the running middleware."""
     monkeypatch.chdir(tmp_path)
 
-    def run(requests: int) -> Any:
-        middleware = InferenceMiddleware(metrics_app, config=_config(tmp_path))
+    def run(requests: int, **settings: Any) -> Any:
+        middleware = InferenceMiddleware(metrics_app, config=_config(tmp_path, **settings))
         # An excluded path starts the pipeline, too; the requests that count come when its slot is there.
         _get(middleware)
         assert middleware.pipeline is not None
@@ -94,7 +94,8 @@ def test_behind_the_middleware_it_knows_its_folder(start: Any, tmp_path: Path) -
 
 def test_it_sums_all_slots_of_the_folder(start: Any, tmp_path: Path) -> None:
     """Right under several workers, and for those that have ended and left segments behind."""
-    first, second = start(2), start(3)
+    # With equal settings they would share a slot.
+    first, second = start(2), start(3, served_entity_id="second")
     _stop(first)
     values = _values(second)
     assert values["infertap_requests_seen_total{}"] == 5

@@ -15,7 +15,7 @@ from infertap.destinations.protocol import Receipt
 from infertap.errors import RetryableError
 from infertap.record import InferenceRecord, ServerSpanFacts, SpanRecord
 from infertap.spool.reader import Segment
-from infertap.targets import OtlpLimits, OtlpTarget
+from infertap.targets import OtlpLimits, OtlpTarget, TableTarget
 
 HEADER = {
     "infertap_version": "1.2.3",
@@ -566,7 +566,7 @@ def test_receiver_that_comes_back_gets_everything(otlp_receiver: Any, free_port:
 
 def test_references_instead_of_bodies_where_the_tables_are_written(otlp_receiver: Any, destination: Any) -> None:
     """With `both`, the span holds where the bodies are, and no body."""
-    one = destination("http/protobuf", {"tables_uri": "s3://user:pw@lake/t?sig=secret"})
+    one = destination("http/protobuf", {"tables": TableTarget("s3://user:pw@lake/t?sig=secret")})
     one.deliver([segment(requests=(request_payload(0, response=""),))], {})
     (span,) = otlp_receiver.spans
     assert span["attributes"]["gen_ai.input.messages_ref"] == "s3://lake/t/inference?request_id=id-0"

@@ -37,7 +37,7 @@ def test_one_pass_delivers_what_is_there(bench: Any) -> None:
     bench.spool(["a"]).close()
     living = bench.spool(["b"])
     process = start(bench, "once")
-    assert process.communicate(timeout=120)[1].count(b"everything that was there is delivered") == 1
+    assert process.communicate(timeout=120)[1] == b""
     assert process.returncode == 0
     assert bench.rows() == ["a", "b"]
     living.close()

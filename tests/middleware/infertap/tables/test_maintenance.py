@@ -107,7 +107,7 @@ def test_a_month_of_commits_leaves_as_few_files_as_a_day(writer: DeltaWriter, ta
 
     assert max(log_files[4:]) <= log_files[3]
     assert len(DeltaTable(str(folder)).file_uris()) == 1
-    assert DeltaTable(str(folder)).count() == 140
+    assert DeltaTable(str(folder)).count() == 160
 
 
 def test_files_of_refused_commits_are_deleted_when_they_are_old(
