@@ -1,6 +1,7 @@
 """`InferenceMiddleware` around apps of every kind, with a real pipeline and a real spool that is read afterwards."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -425,6 +426,39 @@ def test_wrong_settings_without_lifespan_pass_traffic(
         assert len(client.sent) == 2
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert list(tmp_path.iterdir()) == []
+
+
+class _OddRoute:
+    @property
+    def path(self) -> str:
+        raise ValueError("no path")
+
+
+async def _with_odd_route(scope: Any, receive: Any, send: Any) -> None:
+    scope["route"] = _OddRoute()
+    await _plain(scope, receive, send)
+
+
+async def _with_odd_outcome(scope: Any, receive: Any, _send: Any) -> None:
+    scope["infertap.outcome"] = ("too", "short")
+    await receive()
+    raise ValueError("after it")
+
+
+async def _with_odd_header(_scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"x", None)]})
+    await send({"type": "http.response.body", "body": b"fine"})
+
+
+@pytest.mark.parametrize("app", [_with_odd_route, _with_odd_outcome, _with_odd_header])
+def test_what_cannot_be_captured_holds_no_memory(recording: Any, app: Any) -> None:
+    """What we cannot read of an app costs rows, counted, and no byte of the budget (`stop` looks)."""
+    with recording(app) as it:
+        for _ in range(20):
+            with contextlib.suppress(ValueError):
+                it.request(Client({"type": "http.request", "body": bytes(100_000)}))
+    assert len(it.rows) + it.lost.get("lost/capture_error", 0) == 20
 
 
 def test_with_a_full_budget_every_exchange_is_a_row_or_a_counted_loss(recording: Any) -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import ssl
 import struct
+import termios
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
@@ -56,6 +58,14 @@ class Talk:
             self._rest += self._some()
         body, _, self._rest = self._rest.partition(end)
         return body + end
+
+    def acknowledged(self) -> None:
+        """Wait until the client's system has all that was sent: a reset throws away what has not gone out yet."""
+        waiting = struct.pack("i", 1)
+        deadline_s = time.monotonic() + DEADLINE_S
+        while any(waiting) and time.monotonic() < deadline_s:
+            waiting = fcntl.ioctl(self.socket, termios.TIOCOUTQ, waiting)
+            time.sleep(0.001)
 
     def rest(self) -> bytes:
         """Everything until the client closes."""

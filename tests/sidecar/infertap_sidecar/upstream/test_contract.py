@@ -341,7 +341,7 @@ def test_an_early_answer_arrives_though_the_server_closes(client: Any, serve: An
             yield bytes(1 << 16)
             await asyncio.sleep(0)
 
-    server = serve(lambda talk: (talk.head(), talk.send(answer)))
+    server = serve(lambda talk: (talk.head(), talk.send(answer), talk.acknowledged()))
     seen = [client.ask(server.url, client.upload(endless()))[0] for _ in range(10)]
     assert [(answer.status, len(answer.body)) for answer in seen] == [(413, size)] * 10
 
