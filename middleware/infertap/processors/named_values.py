@@ -14,7 +14,7 @@ _SIGN = r"(?:=>|->|:=|===?|[:=：＝])"
 _LETTER = r"[\w.\[\]\-\u00ad\u200b-\u200d\u2060\ufeff]"  # invisible ones hide a name from the eye only
 _NAME = re.compile(
     rf"(?P<quote>[\"'])\s*+(?:(?P<comma>,)|{_SIGN})\s*+"
-    rf"|(?<!{_LETTER})(?P<bare>{_LETTER}++(?: {_LETTER}++){{0,2}}+)(?P<gap>[ \t]*+){_SIGN}[ \t]*+"
+    rf"|(?<!{_LETTER})(?P<bare>(?![.-]){_LETTER}++(?: {_LETTER}++){{0,2}}+)(?P<gap>[ \t]*+){_SIGN}[ \t]*+"
     r"|(?<![\w-])--?(?P<flag>[A-Za-z][\w-]++)(?:=|[ \t]++(?![-\s]))"
 )
 _HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key"})
