@@ -203,6 +203,7 @@ class Pipeline:
     def stop(self) -> None:
         """Spool everything, then wait for delivery: at most `drain_s`, or 5 s where that is less.
 
+        5 s more for the record that the worker has in hand; with `drainer = "thread"` up to `drain_s` more for its end.
         What cannot be spooled in time is counted as lost. Safe twice, and safe without `start`.
         """
         thread, self._thread = self._thread, None
