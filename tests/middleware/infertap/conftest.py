@@ -1,5 +1,6 @@
 """A file system small enough to be filled."""
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -44,10 +45,18 @@ def fill_disk(small_disk: SpoolFolder) -> Callable[[int], None]:
     """Fills the small disk until about that many bytes are free."""
 
     def fill(free_bytes: int) -> None:
-        disk = os.statvfs(small_disk.path)
-        filler = os.open(small_disk.path.parent / "filler", os.O_WRONLY | os.O_CREAT)
-        os.posix_fallocate(filler, 0, disk.f_bavail * disk.f_frsize - free_bytes)
-        os.close(filler)
+        filler = small_disk.path.parent / "filler"
+        # Written until it is full: a file system keeps blocks for its own maps, so what it says is free is not.
+        with filler.open("wb", buffering=0) as file:
+            for block_bytes in (1 << 20, 1 << 12, 1 << 12):
+                with contextlib.suppress(OSError):
+                    while file.write(bytes(block_bytes)):
+                        pass
+                # What was written by then has found its place, and what was held for it and not used is free again.
+                os.sync()
+        if free_bytes:
+            os.truncate(filler, filler.stat().st_size - free_bytes)
+            os.sync()
 
     return fill
 
