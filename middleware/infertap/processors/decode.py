@@ -47,8 +47,8 @@ def decode(raw: bytes, media: MediaType, coding: str | None, *, bytes_max: int) 
     if len(raw) > bytes_max:
         raise TooLargeError(len(raw))
     if media.kind is Kind.MULTIPART:
-        # File parts may be of any bytes; they are dropped before anything is stored, fields are read again as UTF-8.
-        return raw.decode("utf-8", "replace")
+        # File parts may be of any bytes: what is not UTF-8 stands as lone surrogates until `multipart` has dropped them.
+        return raw.decode("utf-8", "surrogateescape")
     try:
         text = _decoded(raw, media)
     except UnicodeError as error:

@@ -30,9 +30,11 @@ def redact_multipart(
     secret: Callable[[str], bool],
     redact_part: Callable[[str, Kind], tuple[str, int]],
 ) -> tuple[str, int]:
-    """Redact the parts of a body that was decoded as latin-1 or UTF-8 text.
+    """Redact the parts of a body.
 
     Args:
+        text: Decoded as UTF-8, with lone surrogates (`surrogateescape`) for the bytes of files that are no UTF-8. None
+            of them is in the text that is returned.
         redact_part: Redacts the content of a field as what its own content type says.
 
     Raises:
@@ -44,11 +46,11 @@ def redact_multipart(
     preamble, *rest = re.split(delimiter, text)
     if not rest:
         raise ValueError("multipart body that does not follow its boundary")
-    shown, count = redact_part(preamble, Kind.UNKNOWN)
+    shown, count = redact_part(_readable(preamble), Kind.UNKNOWN)
     out = [shown]
     for line, content in zip(rest[::2], rest[1::2], strict=True):
         closing = line.rstrip().endswith(f"{boundary}--")
-        shown, hits = redact_part(content, Kind.UNKNOWN) if closing else _part(content, secret, redact_part)
+        shown, hits = redact_part(_readable(content), Kind.UNKNOWN) if closing else _part(content, secret, redact_part)
         out += line, shown
         count += hits
     return "".join(out), count
@@ -61,12 +63,13 @@ def _part(
     end = _END_OF_HEAD.search(content)
     if end is None:
         return (f"\r\n{MARK}", 1) if content.strip() else (content, 0)
-    head, body = content[: end.end()], content[end.end() :]
+    head, body = _readable(content[: end.end()]), content[end.end() :]
     # Line ends in a head fold it; what they hide from a pattern, they must not hide from us.
     flat = _FOLD.sub(" ", head)
     head, count = redact_part(head, Kind.UNKNOWN)
     if _FILE.search(flat):
-        return f"{head}[WITHHELD: {len(body)} characters of a file]", count
+        return f"{head}[WITHHELD: {len(_bytes_of(body))} bytes of a file]", count
+    body = _readable(body)
     if body and (_ENCODED_NAME.search(flat) or any(map(secret, _names(flat)))):
         return f"{head}{MARK}", count + 1
     given = _TYPE.search(flat)
@@ -75,6 +78,15 @@ def _part(
         return f"{head}[WITHHELD: {len(body)} characters that are no text]", count
     shown, hits = redact_part(body, Kind.UNKNOWN if media.kind is Kind.TEXT else media.kind)
     return f"{head}{shown}", count + hits
+
+
+def _bytes_of(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _readable(text: str) -> str:
+    """As it may be stored: U+FFFD for what is no UTF-8."""
+    return text if text.isascii() else _bytes_of(text).decode("utf-8", "replace")
 
 
 def _names(head: str) -> list[str]:

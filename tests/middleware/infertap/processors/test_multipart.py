@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infertap.processors.media import Kind
+from infertap.processors.decode import decode
+from infertap.processors.media import Kind, parse_media_type
 from infertap.processors.redact import Redactor
 from infertap.processors.secret_names import MARK, SecretNames
 
@@ -39,12 +40,26 @@ def test_fields_and_files(end: str) -> None:
             _part('name="model"', "whisper", end),
             _part('name="api_key"', MARK, end),
             _part('name="meta"', f'{{"jwt":"{MARK}","a":1}}', end),
-            _part(
-                'name="file"; filename="a.wav"', f"[WITHHELD: {len(_SECRET) + len(end) + 5} characters of a file]", end
-            ),
+            _part('name="file"; filename="a.wav"', f"[WITHHELD: {len(_SECRET) + len(end) + 5} bytes of a file]", end),
             f"--B--{end}",
         )
     )
+
+
+def test_the_size_of_a_file_is_in_bytes() -> None:
+    """Also where they are no UTF-8; and of what is no UTF-8 elsewhere no surrogate is stored."""
+    file = bytes(range(256)) * 40 + "naïve".encode()
+    raw = b"".join(
+        (
+            _part('name="name"', "na").encode().rstrip() + b"\xff\r\n",
+            _part('name="file"; filename="a\x00.wav"', "").encode()[:-2] + file + b"\r\n--B--\r\n\xfe",
+        )
+    )
+    shown, _ = _redact(decode(raw, parse_media_type("multipart/form-data; boundary=B"), None, bytes_max=1 << 20))
+    assert f"[WITHHELD: {len(file)} bytes of a file]" in shown
+    assert "na\ufffd\r\n" in shown
+    assert shown.endswith("\ufffd")
+    shown.encode()
 
 
 @pytest.mark.parametrize(
