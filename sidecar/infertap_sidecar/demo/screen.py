@@ -63,7 +63,10 @@ def show_findings(console: Console, findings: Findings) -> None:
 def show_commands(console: Console, findings: Findings, tables: str, *, default_tables: bool) -> None:
     """The two or three commands to look further."""
     suffix = "" if default_tables else f" --tables {shlex.quote(tables)}"
-    sql = "SELECT path, status_code, count(*) FROM inference GROUP BY 1, 2"
+    sql = (
+        "SELECT request_time, path, status_code, execution_duration_ms AS ms, response "
+        "FROM inference ORDER BY request_time DESC LIMIT 5"
+    )
     program = _program()
     commands = [f'{program} query "{sql}"{suffix}']
     if findings.streamed is not None:
