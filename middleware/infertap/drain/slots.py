@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infertap.clock import Clock
 from infertap.drain.losses import owner_counts
 from infertap.drain.retire import is_held
 from infertap.errors import SpoolError
@@ -15,6 +16,8 @@ from infertap.spool.folder import SpoolFolder, list_segments, segment_no_of
 from infertap.spool.page import PageView
 from infertap.spool.reader import Segment
 from infertap.spool.recovery import AdoptedSlot, adopt, sweep
+
+_NS_PER_MINUTE = 60_000_000_000
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ class Slots:
 
     folder: SpoolFolder
     destinations: tuple[str, ...]
+    clock: Clock
     keep_ledger: bool = False
     """Whether no table does: then the counts of the owners are kept with the cursors, and with the folder's totals."""
     views: dict[str, SlotView] = field(default_factory=dict)
@@ -107,7 +111,7 @@ class Slots:
         view = self.views[spool_id]
         view.cursors.advance(destination, segment_no)
         if self.keep_ledger:
-            view.cursors.fold()
+            view.cursors.fold(self.clock.wall_ns() // _NS_PER_MINUTE)
         try:
             view.cursors.save(self.folder)
         except OSError as error:
