@@ -13,6 +13,10 @@ from infertap.spool.jsonfile import read_json, write_json_atomic
 OutcomeKey = tuple[int, str, str, str]
 """(epoch minute of arrival, destination, outcome, cause or ""); destination "" for what its owner counted."""
 
+UNDECIDED = "undecided"
+"""The outcome of requests that were given up while only their destination knows whether it has them; the cause is their
+segment's number."""
+
 MINUTES_MAX = 360
 """Minutes before now that are kept apart where `fold` is called; older ones are summed by day."""
 
@@ -74,6 +78,10 @@ class Cursors:
         """Adds to the cumulative outcomes."""
         for key, count in increments.items():
             self.outcomes[key] = self.outcomes.get(key, 0) + count
+
+    def undecided(self, destination: str) -> dict[OutcomeKey, int]:
+        """What was given up for `destination` and is not decided yet."""
+        return {key: count for key, count in self.outcomes.items() if key[1:3] == (destination, UNDECIDED)}
 
     def learn(self, cumulative: Mapping[OutcomeKey, int]) -> None:
         """Takes over counts that are cumulative by themselves. Those of folded minutes say nothing new."""
