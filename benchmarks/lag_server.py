@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from worker import chat_body
 
 from infertap import Config, InferenceMiddleware
+from infertap.spool.page import KEPT
 
 TIMER_NS = 2_500_000
 COMMIT_INTERVAL_S = 2.0
@@ -113,7 +114,7 @@ class Control:
                 )
             case b"kept":
                 pipeline = self._app.pipeline
-                answer(kept=None if pipeline.budget.held else pipeline.worker.kept)
+                answer(kept=None if pipeline.budget.held else pipeline.worker.writer.totals()[KEPT])
             case _:
                 self._loop.remove_reader(0)
                 self._server.should_exit = True

@@ -135,7 +135,7 @@ def build_pipeline(config: Config, choice: Choice, log: EventLog, *, receives: b
         assembler=Assembler(_assembly_settings(config, choice, service_name, trace)),
         writer=writer,
         delivery=delivery,
-        at_end=lambda: thread.close(deadline_s=config.drain_s),
+        at_end=thread.close,
         trace=trace,
         joining=JoiningSettings(choice.kind, _texts(found), config.install_tracer_provider),
         clock=clock,

@@ -94,7 +94,9 @@ def say(level: int, line: str, logger_name: str = LOGGER_NAME) -> None:
     # An app's dictConfig disables loggers that existed before it; ours must still be heard.
     logger.disabled = False
     if logger.hasHandlers() and logger.isEnabledFor(level):
-        logger.log(level, "%s", line)
+        # An app's handler or filter may raise whatever it likes: this is the border to it.
+        with contextlib.suppress(Exception):
+            logger.log(level, "%s", line)
     else:
         # A full disk, a closed pipe, a closed file: nobody hears it then, and nothing else may fail for it.
         with contextlib.suppress(OSError, ValueError):

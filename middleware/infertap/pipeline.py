@@ -83,7 +83,7 @@ class Pipeline:
         assembler: Assembler,
         writer: SpoolWriter,
         delivery: Delivery,
-        at_end: Callable[[], None],
+        at_end: Callable[[float], None],
         trace: TraceSettings,
         joining: JoiningSettings,
         clock: Clock,
@@ -130,8 +130,9 @@ class Pipeline:
     def submit(self, exchange: Exchange) -> None:
         """Take a finished exchange; drop it, counted, where there is no room."""
         worker = self.worker
+        taken = self.inbox.put_exchange(exchange)
         worker.counters[FINISHED] += 1
-        if not self.inbox.put_exchange(exchange):
+        if not taken:
             worker.queue_full += 1
             worker.writer.ledger.lose(exchange.started_at_ns // MINUTE_NS, LossCause.QUEUE_FULL)
 
@@ -203,7 +204,7 @@ class Pipeline:
     def stop(self) -> None:
         """Spool everything, then wait for delivery: at most `drain_s`, or 5 s where that is less.
 
-        5 s more for the record that the worker has in hand; with `drainer = "thread"` up to `drain_s` more for its end.
+        5 s more for the record that the worker has in hand.
         What cannot be spooled in time is counted as lost. Safe twice, and safe without `start`.
         """
         thread, self._thread = self._thread, None

@@ -93,12 +93,10 @@ class Tap:
             duration_ns = _now_ns() - capture.started_ns
             found = self._scope.get("route")
             route = None if found is None else _route(found, self._scope, capture.scope.root_path)
-            exchange = capture.close(duration_ns=duration_ns, route=route)
+            self._pipeline.submit(capture.close(duration_ns=duration_ns, route=route))
         except Exception as error:
             self._capture.abandon()
             self._pipeline.capture_failed(error, self._capture.started_at_ns, began=True)
-        else:
-            self._pipeline.submit(exchange)
 
 
 class TapWithId(Tap):

@@ -25,7 +25,7 @@ from infertap.joining.joining import Joining
 from infertap.processors.assemble import Assembler
 from infertap.record import Exchange, InferenceRecord, LossCause
 from infertap.spool.frames import Kind
-from infertap.spool.page import FINISHED, LOST, OLDEST_UNSPOOLED_NS, QUEUE_BYTES, SEEN, SPANS_DROPPED
+from infertap.spool.page import FINISHED, KEPT, LOST, OLDEST_UNSPOOLED_NS, QUEUE_BYTES, SEEN, SPANS_DROPPED
 from infertap.spool.waiting import Waiting
 from infertap.spool.writer import SpoolWriter
 
@@ -70,7 +70,7 @@ class Worker:
         writer: Not opened yet: `run` opens it, so that a start never blocks the event loop.
         flush_s: Records reach the disk at least this often.
         drain_s: How long the end may take, delivery included.
-        at_end: Ends a drainer that ran in a thread of this process.
+        at_end: Ends a drainer that ran in a thread of this process; told how many seconds that may take.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Worker:
         joining: Joining,
         flush_s: float,
         drain_s: float,
-        at_end: Callable[[], None],
+        at_end: Callable[[float], None],
         clock: Clock,
         log: EventLog,
     ) -> None:
@@ -93,7 +93,6 @@ class Worker:
         """The ledger page's; another object after each change of slot, so the event loop fetches it each time."""
         self.ready = threading.Event()
         self.stopping = False
-        self.kept = 0
         self.queue_full = 0
         """Records refused since the last tick; written by the event loop."""
         self.failures: deque[Exception] = deque(maxlen=_FAILURES_MAX)
@@ -160,6 +159,7 @@ class Worker:
         if self._slots_made != self.writer.slots_made:
             self._slots_made = self.writer.slots_made
             self.counters = self.writer.counters
+            self.writer.ledger.take_left_behind()
 
     def _tick_if_due(self) -> None:
         now_s = self._clock.monotonic_s()
@@ -206,17 +206,29 @@ class Worker:
             if time.perf_counter() - yielded_s > _YIELD_AFTER_S:
                 _yield_lock()
                 yielded_s = time.perf_counter()
-        durable = False
+        durable = self._append(group) and self._flush()
+        self._inbox.budget.release(group.released_bytes)
+        for handed, fate in group.handed:
+            self._settle(handed, fate if durable or fate is not Fate.SPOOLED else Fate.LOST)
+
+    def _append(self, group: "_Group") -> bool:
+        """Whether the writer has taken the group, and its counts with it."""
         try:
             self.writer.append(group.frames, minutes=group.minutes)
-            durable = self._flush()
-        finally:
-            # Whatever happened, nobody waits for ever.
-            self._inbox.budget.release(group.released_bytes)
-            for handed, fate in group.handed:
-                handed.batch.settle(handed.place, fate if durable or fate is not Fate.SPOOLED else Fate.LOST)
-        if durable:
-            self.kept += len(group.minutes)
+        except Exception as error:
+            for minute in group.minutes:
+                self.writer.ledger.lose(minute, LossCause.WORKER_ERROR)
+            self.counters[SPANS_DROPPED] += len(group.frames) - len(group.minutes)
+            self._log.record_failed(error)
+            return False
+        return True
+
+    def _settle(self, handed: Handed, fate: Fate) -> None:
+        """Tell a sender; one that cannot be told must not keep the others waiting."""
+        try:
+            handed.batch.settle(handed.place, fate)
+        except Exception as error:
+            self._log.record_failed(error)
 
     def _late(self) -> bool:
         """Whether the time for a stop is over."""
@@ -230,7 +242,7 @@ class Worker:
             self._lose(item, LossCause.STOP_DEADLINE)
             inbox.budget.release(inbox.release(item))
             if isinstance(item, Handed):
-                item.batch.settle(item.place, Fate.LOST)
+                self._settle(item, Fate.LOST)
         self.counters[OLDEST_UNSPOOLED_NS] = 0
 
     def _count_arrival(self, item: Item) -> None:
@@ -248,13 +260,15 @@ class Worker:
                 fate = Fate.LOST
                 self._lose(item, LossCause.SPOOL_FULL)
             else:
-                for frame in self._frames(item, group.minutes):
-                    group.frames.append(frame)
-                    group.size_bytes += len(frame[1])
+                frames = self._frames(item, group.minutes)
+                group.frames += frames
+                group.size_bytes += sum(len(payload) for _, payload in frames)
         except Exception as error:
             fate = Fate.UNBUILDABLE
-            self._log.record_failed(error)
+            # A minute without its frame would be another row's.
+            del group.minutes[sum(kind is Kind.REQUEST for kind, _ in group.frames) :]
             self._lose(item, LossCause.WORKER_ERROR)
+            self._log.record_failed(error)
         group.released_bytes += self._inbox.release(item)
         return fate
 
@@ -288,16 +302,18 @@ class Worker:
             self.counters[SPANS_DROPPED] += 1
 
     def _flush(self) -> bool:
-        """Whether what was appended is durable now."""
-        durable = True
+        """Whether what was appended is durable now. What is not, the writer has counted."""
         try:
             self.writer.flush()
         except SpoolError as error:
-            # The writer has counted what it lost.
-            durable = False
             self._log.spool_failed(error)
-        self._follow_slot()
-        return durable
+            return False
+        except Exception as error:
+            self._log.record_failed(error)
+            return False
+        finally:
+            self._follow_slot()
+        return True
 
     def _tell_failures(self) -> None:
         while self.failures:
@@ -305,26 +321,35 @@ class Worker:
 
     def _finish(self) -> None:
         self._tell_failures()
-        waits = ""
+        # Each step whatever became of the one before: what is in the spool is delivered, and what was lost is said.
+        self._try(self.spool_queue)
+        self._try(self._end_spooling)
+        waits: list[str] = []
+        self._try(lambda: waits.append(self._deliver_rest()))
+        # What came while that was waited for.
+        self._try(self._end_spooling)
+        totals = self.writer.totals()
+        lost = {cause.value: totals[index] for cause, index in LOST.items()}
+        self._log.stopped(totals[KEPT], lost, "".join(waits))
+        self._try(self.writer.close)
+        self._try(self.delivery.close)
+        self._try(lambda: self._at_end(self._left_s(self.stop_s_max)))
+
+    def _try(self, step: Callable[[], object]) -> None:
         try:
-            self._spool_rest()
-            waits = self._deliver_rest()
+            step()
         except SpoolError as error:
             self._log.spool_failed(error)
         except Exception as error:
             self._log.record_failed(error)
-        # Said in any case: what was lost is of more use than what failed.
-        self._log.stopped(self.kept, {cause.value: self.counters[index] for cause, index in LOST.items()}, waits)
-        self.writer.close()
-        self.delivery.close()
-        self._at_end()
 
-    def _spool_rest(self) -> None:
-        try:
-            self.spool_queue()
-        finally:
-            # Whatever failed: nobody will come for what is left.
-            self._lose_queue()
+    def _left_s(self, of_s: float) -> float:
+        """What is left of the time since the stop was asked for."""
+        return max(0.0, of_s - (self._clock.monotonic_s() - self._stopped_s))
+
+    def _end_spooling(self) -> None:
+        # Nobody will come for what is left.
+        self._lose_queue()
         if self.writer.ledger.dirty:
             self._flush()
         self.counters[SPANS_DROPPED] += self._inbox.take_dropped()
@@ -333,8 +358,7 @@ class Worker:
 
     def _deliver_rest(self) -> str:
         """What is left afterwards and who delivers it, in words. Of this process alone: siblings wait for theirs."""
-        left_s = self._drain_s - (self._clock.monotonic_s() - self._stopped_s)
-        left = self.delivery.flush_and_wait(self.writer, deadline_s=max(0.0, left_s))
+        left = self.delivery.flush_and_wait(self.writer, deadline_s=self._left_s(self._drain_s))
         return f"{left.sentence} in the spool {self.delivery.who_delivers()}" if left.segments else ""
 
 

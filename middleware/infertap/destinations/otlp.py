@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infertap.clock import Clock
-from infertap.destinations.otlp_batches import Item, ItemKey, Progress, batches, delivered_prefixes, minute_of, pending
+from infertap.destinations.otlp_batches import (
+    Item,
+    ItemKey,
+    Progress,
+    batches,
+    delivered_prefixes,
+    forfeited,
+    minute_of,
+    pending,
+)
 from infertap.destinations.otlp_delivery import BatchSize, Delivery, NotAccepted
 from infertap.destinations.otlp_exporters import Answer, SpanExport, Verdict, connect
 from infertap.destinations.otlp_headers_file import HeadersFile
@@ -141,6 +150,21 @@ class OtlpDestination:
                 kept.add(key)
                 size_bytes += sum(sizes)
         return kept
+
+    def forfeit(self, segment: Segment, lost: Mapping[OutcomeKey, int]) -> Mapping[OutcomeKey, int]:  # noqa: ARG002
+        """See `Destination`: what was settled of it stays so; the rest is lost, but for what had nothing to send."""
+        progress = self._progress.pop((segment.spool_id, segment.segment_no), None)
+        return forfeited(progress or self._memory.progress_of(segment))
+
+    def decide(
+        self,
+        spool_id: str,  # noqa: ARG002
+        undecided: Mapping[OutcomeKey, int],  # noqa: ARG002
+        *,
+        started_ns: int,  # noqa: ARG002
+    ) -> Mapping[OutcomeKey, int]:
+        """See `Destination`: nothing is left undecided."""
+        return {}
 
     def maintain(self) -> None:
         """Nothing to do."""

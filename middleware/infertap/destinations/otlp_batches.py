@@ -108,6 +108,16 @@ def pending(
                 yield progress, index, payload
 
 
+def forfeited(progress: Progress) -> Mapping[OutcomeKey, int]:
+    """What became of the requests of a segment that will not be sent any further."""
+    outcomes = Counter(progress.outcomes)
+    for (is_request, _), payload in progress.left.items():
+        if is_request and not payload.get("table_only"):
+            outcome, cause = ("lost", LossCause.SPOOL_FULL.value) if "span" in payload else ("sampled", "")
+            outcomes[minute_of(payload), "otlp", outcome, cause] += 1
+    return outcomes
+
+
 def batches(
     items: Iterable[Item], *, bytes_max: Callable[[], int], company_max: Callable[[Item], int]
 ) -> Iterator[list[Item]]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from infertap.errors import RetryableError
-from infertap.spool.cursors import OutcomeKey
+from infertap.spool.cursors import UNDECIDED, OutcomeKey
 from infertap.spool.reader import Segment
 
-__all__ = ["Destination", "OutcomeKey", "Receipt"]
+__all__ = ["UNDECIDED", "Destination", "OutcomeKey", "Receipt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,28 @@ class Destination(Protocol):
 
         Raises:
             RetryableError: Nothing is known to be delivered; the same segments come again later.
+        """
+
+    def forfeit(self, segment: Segment, lost: Mapping[OutcomeKey, int]) -> Mapping[OutcomeKey, int]:
+        """Says what became of the requests of a segment that will not come again. Asks nobody.
+
+        Args:
+            lost: What is to be counted if nothing of the segment has arrived.
+
+        Returns:
+            What is to be counted. `UNDECIDED` where something may have arrived; `decide` is asked for it then.
+        """
+
+    def decide(
+        self, spool_id: str, undecided: Mapping[OutcomeKey, int], *, started_ns: int
+    ) -> Mapping[OutcomeKey, int]:
+        """Says what became of what `forfeit` could not decide, before anything later of that slot is delivered.
+
+        Args:
+            started_ns: When the slot was made.
+
+        Raises:
+            RetryableError: It cannot be known now.
         """
 
     def maintain(self) -> None:

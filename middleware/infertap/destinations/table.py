@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infertap.clock import Clock
-from infertap.destinations.protocol import OutcomeKey, Receipt
+from infertap.destinations.protocol import UNDECIDED, OutcomeKey, Receipt
 from infertap.destinations.server_span import render_server_span
 from infertap.errors import RetryableError
 from infertap.spool.reader import Segment
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_SLOTS_MAX = 1024
 _HOUR_NS = 3600 * 10**9
 _WRONG_SHAPE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 """What a payload of the wrong shape raises where it is rendered."""
@@ -57,6 +58,8 @@ class TableDestination:
         self._clock = clock
         self._tables: _Tables | None = None
         self._maintained_hour = -1
+        self._tried: dict[str, int] = {}
+        """By slot, the highest segment that was in hand: what is beyond has certainly not arrived."""
 
     def open(self) -> None:
         """Import the heavy parts. Touches no table: an unreachable one shows at the first delivery."""
@@ -98,6 +101,7 @@ class TableDestination:
             raise RetryableError("the tables were not opened")
         self._make_due_checkpoints(self._tables)
         heads = [SegmentHead.of(segment.spool_id, segment.segment_no, segment.header) for segment in segments]
+        self._note_tried(heads)
         at = {(segment.spool_id, segment.segment_no): segment for segment in segments}
         try:
             self._tables.spans.append(heads, lambda head: _spans(at[head.spool_id, head.segment_no], head))
@@ -110,6 +114,22 @@ class TableDestination:
             raise RetryableError(f"parked rows cannot be written: {error.strerror}") from None
         return Receipt(delivered={head.spool_id: head.segment_no for head in heads}, outcomes=parked)
 
+    def forfeit(self, segment: Segment, lost: Mapping[OutcomeKey, int]) -> Mapping[OutcomeKey, int]:
+        """See `Destination`. A delivery that failed may have failed behind the rows: then only the tables can tell."""
+        tried = self._tried.get(segment.spool_id)
+        if tried is not None and segment.segment_no > tried:
+            return lost
+        number = str(segment.segment_no)
+        return {(minute, name, UNDECIDED, number): count for (minute, name, _, _), count in lost.items()}
+
+    def decide(
+        self, spool_id: str, undecided: Mapping[OutcomeKey, int], *, started_ns: int
+    ) -> Mapping[OutcomeKey, int]:
+        """See `Destination`: the tables' own transactions decide."""
+        if self._tables is None:
+            raise RetryableError("the tables were not opened")
+        return self._tables.ledger.decide(spool_id, undecided, started_ns=started_ns, rows=self._tables.writers[1])
+
     def maintain(self) -> None:
         """Checkpoints that are due; for a local root, once an hour, compaction and cleanup. Raises: RetryableError."""
         if self._tables is None:
@@ -121,6 +141,13 @@ class TableDestination:
         if self._target.local_path is not None and now_ns // _HOUR_NS != self._maintained_hour:
             self._maintained_hour = now_ns // _HOUR_NS
             maintain(self._target, now_ns=now_ns, force=False)
+
+    def _note_tried(self, heads: Sequence[SegmentHead]) -> None:
+        for head in heads:
+            # The newest last: of a slot that was forgotten, nothing is certain.
+            self._tried[head.spool_id] = max(head.segment_no, self._tried.pop(head.spool_id, 0))
+        while len(self._tried) > _SLOTS_MAX:
+            del self._tried[next(iter(self._tried))]
 
     def _make_due_checkpoints(self, tables: _Tables) -> None:
         """Also between two deliveries: under a backlog nobody is idle, and a long log makes every commit dear."""

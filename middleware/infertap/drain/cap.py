@@ -4,10 +4,9 @@ import logging
 from collections.abc import Sequence
 
 from infertap.drain.delivery import Delivery
-from infertap.drain.losses import lost_by_minute
+from infertap.drain.losses import owner_counts
 from infertap.drain.slots import SegmentFile, Slots
 from infertap.errors import SpoolError
-from infertap.record import LossCause
 from infertap.spool.capacity import missing_free_bytes
 from infertap.spool.folder import SpoolFolder
 from infertap.spool.reader import UnsupportedFormat, read_segment
@@ -23,7 +22,7 @@ def enforce_cap(folder: SpoolFolder, slots: Slots, deliveries: Sequence[Delivery
     """Skips the oldest segments until the folder is below its cap; returns how many were skipped.
 
     A skipped request is counted as `lost/spool_full`, by minute of arrival, for each destination that had not passed
-    it. Segments of a newer version and open ones cannot be skipped.
+    it, unless that has it all the same. Segments of a newer version and open ones cannot be skipped.
     """
     excess = excess_bytes(folder, spool_bytes_max)
     skipped = 0
@@ -68,9 +67,10 @@ def _skip(file: SegmentFile, slots: Slots, deliveries: Sequence[Delivery]) -> bo
         return False
     except (FileNotFoundError, SpoolError):
         return False
-    slots.learn(segment)
+    # What the owner says in this segment, nobody else will say again.
+    view.cursors.learn(owner_counts(segment))
     for delivery in deliveries:
         if view.cursors.segment_no(delivery.name) < file.segment_no:
-            delivery.count([(file.spool_id, lost_by_minute(delivery.name, segment, LossCause.SPOOL_FULL))])
+            delivery.forfeit(segment)
             slots.advance(file.spool_id, delivery.name, file.segment_no)
     return True

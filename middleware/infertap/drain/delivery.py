@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from infertap.clock import Clock
-from infertap.destinations.protocol import Destination, OutcomeKey, Receipt
+from infertap.destinations.protocol import UNDECIDED, Destination, OutcomeKey, Receipt
 from infertap.drain.inflight import Inflight
 from infertap.drain.losses import damaged_frames, lost_by_minute
 from infertap.drain.pace import INTERVAL_S_MAX, Pace
@@ -70,8 +70,8 @@ class Delivery:
         try:
             return self._deliver(files)
         except OSError as error:
-            # Not the destination's: what has to be parked first could not be.
-            self._failed(f"cannot park records: {error.strerror}", None)
+            # Not the destination's: what has to be parked or written down first could not be.
+            self._failed(f"the spool takes no notes: {error.strerror}", None)
             return False
 
     def _deliver(self, files: Sequence[SegmentFile]) -> bool:
@@ -82,6 +82,8 @@ class Delivery:
         if self.poison is not None and self.inflight.is_killer(self.name, batch):
             segments = [self._without_poison(batch[0], segments[0], counts)]
         started_s = self.clock.monotonic_s()
+        if not self._decide({segment.spool_id for segment in segments}):
+            return False
         self.inflight.begin(self.name, batch)
         receipt: Receipt | None = None
         try:
@@ -103,12 +105,22 @@ class Delivery:
         self.pace.delivered(now_s, now_s - started_s)
         return True
 
+    def forfeit(self, segment: Segment) -> None:
+        """Counts a segment that this destination will not get, as far as it has not got it already."""
+        lost = lost_by_minute(self.name, segment, LossCause.SPOOL_FULL)
+        counts: Increments = [(segment.spool_id, self.destination.forfeit(segment, lost))]
+        if segment.damaged:
+            counts.append((segment.spool_id, damaged_frames(self.name, segment)))
+        self.count(counts)
+
     def report(self, spool_id: str) -> bool:
         """Hands a leaving slot's last counts to a destination that keeps a ledger; whether that is done."""
-        outcomes = self.slots.outcomes([spool_id])
-        if not outcomes[spool_id]:
+        if not self.slots.views[spool_id].cursors.outcomes:
             return True
         try:
+            if not self._decide([spool_id]):
+                return False
+            outcomes = self.slots.outcomes([spool_id])
             done = self._call([], outcomes) is not None
             if done:
                 self._works()
@@ -116,6 +128,25 @@ class Delivery:
         except PermanentError as error:
             _log.warning("the last counts of slot %s are refused: %s", spool_id, masked_line(str(error), self.secrets))
             return True
+
+    def _decide(self, spool_ids: Collection[str]) -> bool:
+        """Settles what was given up of these slots while the destination did not answer; whether that is done.
+
+        Raises:
+            OSError: It cannot be written down, and what comes later would change the answer.
+        """
+        for spool_id in spool_ids:
+            undecided = self.slots.views[spool_id].cursors.undecided(self.name)
+            if undecided:
+                try:
+                    decided = self.destination.decide(spool_id, undecided, started_ns=self.slots.started_ns(spool_id))
+                except RetryableError as error:
+                    self._failed(str(error), error.retry_after_s)
+                    return False
+                self.slots.settle_undecided(spool_id, undecided)
+                self.count([(spool_id, decided)])
+                self.slots.save(spool_id)
+        return True
 
     def _call(
         self, segments: Sequence[Segment], outcomes: Mapping[str, Mapping[OutcomeKey, int]] | None = None
@@ -237,4 +268,5 @@ class Delivery:
         for spool_id, outcomes in increments:
             self.slots.views[spool_id].cursors.add(outcomes)
             for (_, _, outcome, cause), requests in outcomes.items():
-                self.status.count(outcome, cause, requests)
+                if outcome != UNDECIDED:
+                    self.status.count(outcome, cause, requests)

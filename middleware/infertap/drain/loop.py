@@ -88,7 +88,7 @@ class Drainer:
         self._follow = follow
         self._inode = _identity(self.folder)
         names = tuple(destination.name for destination in destinations)
-        self._slots = Slots(self.folder, names, keep_ledger=settings.targets.table is None)
+        self._slots = Slots(self.folder, names, clock, keep_ledger=settings.targets.table is None)
         inflight, parking, rng = Inflight.load(self.folder), Parking(self.folder), random.Random()
         self._deliveries = [
             Delivery(

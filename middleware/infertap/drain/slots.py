@@ -6,15 +6,18 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infertap.clock import Clock
 from infertap.drain.losses import owner_counts
 from infertap.drain.retire import is_held
 from infertap.errors import SpoolError
 from infertap.spool.accounts import Accounts
-from infertap.spool.cursors import Cursors
+from infertap.spool.cursors import Cursors, OutcomeKey
 from infertap.spool.folder import SpoolFolder, list_segments, segment_no_of
 from infertap.spool.page import PageView
-from infertap.spool.reader import Segment
+from infertap.spool.reader import Segment, read_header_file
 from infertap.spool.recovery import AdoptedSlot, adopt, sweep
+
+_NS_PER_MINUTE = 60_000_000_000
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ class Slots:
 
     folder: SpoolFolder
     destinations: tuple[str, ...]
+    clock: Clock
     keep_ledger: bool = False
     """Whether no table does: then the counts of the owners are kept with the cursors, and with the folder's totals."""
     views: dict[str, SlotView] = field(default_factory=dict)
@@ -107,13 +111,27 @@ class Slots:
         view = self.views[spool_id]
         view.cursors.advance(destination, segment_no)
         if self.keep_ledger:
-            view.cursors.fold()
+            view.cursors.fold(self.clock.wall_ns() // _NS_PER_MINUTE)
         try:
-            view.cursors.save(self.folder)
+            self.save(spool_id)
         except OSError as error:
             # A full disk: removing segments is what helps, and the next save writes the same and more.
             _log.warning("cursors of slot %s could not be saved: %s", spool_id, error.strerror)
         self.refresh(view)
+
+    def save(self, spool_id: str) -> None:
+        """Writes a slot's cursors down. Raises OSError."""
+        self.views[spool_id].cursors.save(self.folder)
+
+    def settle_undecided(self, spool_id: str, undecided: Iterable[OutcomeKey]) -> None:
+        """Takes these out of a slot's outcomes: what they have become is about to be counted."""
+        for key in undecided:
+            del self.views[spool_id].cursors.outcomes[key]
+
+    def started_ns(self, spool_id: str) -> int:
+        """When a slot was made; 0 where it does not say so any more."""
+        started_ns = read_header_file(self.folder.slot_dir(spool_id)).get("started_ns")
+        return started_ns if isinstance(started_ns, int) else 0
 
     def learn(self, segment: Segment) -> None:
         """Takes note of what an owner has counted, where no table does; saved with the next `advance`."""

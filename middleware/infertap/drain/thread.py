@@ -35,7 +35,7 @@ class ThreadDrainer:
         self._thread = threading.Thread(target=self._run, args=(lock, state), name="infertap-drainer", daemon=True)
         self._thread.start()
 
-    def close(self, *, deadline_s: float) -> None:
+    def close(self, deadline_s: float) -> None:
         """Has it leave after the delivery under way, and waits. Safe without `start`, and twice."""
         thread, self._thread = self._thread, None
         if thread is not None and thread.is_alive():

@@ -3,7 +3,7 @@
 For a destination with transactions of its own (the table) the cursor is only a hint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -13,8 +13,15 @@ from infertap.spool.jsonfile import read_json, write_json_atomic
 OutcomeKey = tuple[int, str, str, str]
 """(epoch minute of arrival, destination, outcome, cause or ""); destination "" for what its owner counted."""
 
+UNDECIDED = "undecided"
+"""The outcome of requests that were given up while only their destination knows whether it has them; the cause is their
+segment's number."""
+
 MINUTES_MAX = 360
-"""Minutes before the newest one that are kept apart where `fold` is called; older ones are summed by day."""
+"""Minutes before now that are kept apart where `fold` is called; older ones are summed by day."""
+
+_SPANS_MAX = 256
+"""Spans of folded minutes that are remembered: more than wrong clocks and rare requests can make in years."""
 
 _MINUTES_OF_A_DAY = 1_440
 
@@ -30,8 +37,9 @@ class Cursors:
     """Cumulative over the slot's life."""
     days: dict[OutcomeKey, int] = field(default_factory=dict)
     """What `fold` has summed up; the first part of the key is the epoch day."""
-    folded_before: int = 0
-    """Minutes before this one are in `days`."""
+    folded: list[tuple[int, int]] = field(default_factory=list)
+    """First and last minute of each span that is in `days`, ascending. Several, where a clock has jumped: what lies
+    between them is still open."""
 
     @classmethod
     def load(cls, folder: SpoolFolder, spool_id: str) -> Self:
@@ -43,7 +51,7 @@ class Cursors:
                 _parse_segment_nos(data),
                 _parse_outcomes(data.get("outcomes", {})),
                 _parse_outcomes(data.get("days", {})),
-                int(data.get("folded_before", 0)),
+                [(int(first), int(last)) for first, last in data.get("folded", ())],
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             return cls(spool_id)
@@ -54,8 +62,8 @@ class Cursors:
             "destinations": {name: {"segment_no": number} for name, number in self.segment_nos.items()},
             "outcomes": _outcomes_text(self.outcomes),
         }
-        if self.folded_before:
-            data |= {"days": _outcomes_text(self.days), "folded_before": self.folded_before}
+        if self.folded:
+            data |= {"days": _outcomes_text(self.days), "folded": self.folded}
         write_json_atomic(folder.cursor(self.spool_id), data)
 
     def segment_no(self, destination: str) -> int:
@@ -71,24 +79,43 @@ class Cursors:
         for key, count in increments.items():
             self.outcomes[key] = self.outcomes.get(key, 0) + count
 
+    def undecided(self, destination: str) -> dict[OutcomeKey, int]:
+        """What was given up for `destination` and is not decided yet."""
+        return {key: count for key, count in self.outcomes.items() if key[1:3] == (destination, UNDECIDED)}
+
     def learn(self, cumulative: Mapping[OutcomeKey, int]) -> None:
         """Takes over counts that are cumulative by themselves. Those of folded minutes say nothing new."""
         for key, count in cumulative.items():
-            if key[0] >= self.folded_before:
+            if not any(first <= key[0] <= last for first, last in self.folded):
                 self.outcomes[key] = max(count, self.outcomes.get(key, 0))
 
-    def fold(self) -> None:
-        """Sums old minutes up by day, so that the file of a process that runs for years stays small."""
+    def fold(self, now_minute: int) -> None:
+        """Sums old minutes up by day, so that the file of a process that runs for years stays small.
+
+        Args:
+            now_minute: Later minutes are a wrong clock's, and make no other ones old.
+        """
         if not self.outcomes:
             return
-        before = max(minute for minute, *_ in self.outcomes) - MINUTES_MAX
-        old = [key for key in self.outcomes if key[0] < before]
-        if not old:
-            return
-        self.folded_before = max(before, self.folded_before)
+        before = min(now_minute, max(minute for minute, *_ in self.outcomes)) - MINUTES_MAX
+        old = sorted(key for key in self.outcomes if key[0] < before)
         for key in old:
             day_key = (key[0] // _MINUTES_OF_A_DAY, *key[1:])
             self.days[day_key] = self.days.get(day_key, 0) + self.outcomes.pop(key)
+        if old:
+            self.folded = _spans([*self.folded, *((key[0], key[0]) for key in old)])
+
+
+def _spans(pieces: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ascending, and one span where the gap between two is too small for a clock that jumped."""
+    spans: list[tuple[int, int]] = []
+    for first, last in sorted(pieces):
+        if spans and first - spans[-1][1] <= MINUTES_MAX:
+            spans[-1] = (spans[-1][0], max(last, spans[-1][1]))
+        else:
+            spans.append((first, last))
+    surplus = spans[: max(0, len(spans) - _SPANS_MAX + 1)]
+    return [(surplus[0][0], surplus[-1][1]), *spans[len(surplus) :]] if len(surplus) > 1 else spans
 
 
 def _parse_segment_nos(data: Mapping[str, Any]) -> dict[str, int]:

@@ -18,7 +18,7 @@ from infertap.spool.boot import boot_id
 from infertap.spool.durability import spool_error
 from infertap.spool.folder import SpoolFolder
 from infertap.spool.frames import Kind
-from infertap.spool.ledger import Ledger
+from infertap.spool.ledger import Ledger, LedgerFrame
 from infertap.spool.page import SEGMENT_NO, Page, mark_adopted
 from infertap.spool.segment import SegmentWriter, SyncFailedError
 from infertap.spool.slot import Slot
@@ -48,7 +48,7 @@ class Journal:
         self.ledger = Ledger(self.page.counters)
         self.slot: Slot | None = None
         self.segment: SegmentWriter | None = None
-        self._segment_no = 0
+        self._segment_no = self._tried_no = 0
         self._segment_opened_s = 0.0
 
     @property
@@ -73,7 +73,8 @@ class Journal:
         except OSError as error:
             raise spool_error(f"cannot make a slot in {self._folder.path}", error) from error
         self.ledger = self.ledger.successor(slot.page.counters)
-        self.page, self.slot, self._segment_no = slot.page, slot, 0
+        self.page, self.slot = slot.page, slot
+        self._segment_no = self._tried_no = 0
         return True
 
     def write(self, frames: Sequence[tuple[Kind, bytes]], rows: Counter[int]) -> None:
@@ -84,7 +85,8 @@ class Journal:
             rows: Epoch minute of arrival -> REQUEST frames among them.
 
         Raises:
-            SpoolFullError, SpoolError: Nothing of the group was written, and nothing of it is counted.
+            SpoolFullError, SpoolError: Nothing of the group was written, and nothing of it is counted. Nor is it where
+            something else is raised.
         """
         for _ in range(_REPAIRS_MAX):
             try:
@@ -103,19 +105,14 @@ class Journal:
         if self.segment is None or self.slot is None:
             return
         try:
-            self.segment.seal(reason)
-        except SpoolFullError:
-            if not self.slot.reserve_held:
-                raise
-            self._free_reserve(self.slot)
-            self.segment.seal(reason)
-        except SyncFailedError:
-            self.segment.seal(reason)
+            self._seal(self.segment, self.slot, reason)
+        finally:
+            if self.segment.is_given:
+                self.ledger.sealed()
         self.segment = None
-        self.ledger.sealed()
 
     def seal_on_full_disk(self) -> None:
-        """Spends the reserve on the last counts and the seal: what is durable can be delivered. Never raises."""
+        """Spends the reserve on the last counts and the seal: what is durable can be delivered. No SpoolError."""
         if self.segment is None or self.slot is None or not self.slot.reserve_held:
             return
         frame = self.ledger.frame()
@@ -123,9 +120,11 @@ class Journal:
             self._free_reserve(self.slot)
             self.segment.write([(Kind.LEDGER, frame.payload)])
             self.segment.sync()
-        except SpoolError:
+        except BaseException as error:
             self.ledger.frame_failed(frame)
-            return
+            if isinstance(error, SpoolError):
+                return
+            raise
         self.ledger.frame_durable(frame, 0)
         # A seal that fails is tried again before the next write.
         with contextlib.suppress(SpoolError):
@@ -148,16 +147,22 @@ class Journal:
 
     def _try_write(self, frames: Sequence[tuple[Kind, bytes]], rows: Counter[int]) -> None:
         segment = self._writable()
+        start = segment.size_bytes
         self.ledger.keep(rows)
-        frame = self.ledger.frame()
+        frame: LedgerFrame | None = None
         try:
+            frame = self.ledger.frame()
             segment.write([*frames, (Kind.LEDGER, frame.payload)])
             segment.sync()
             if self._has_vanished():
                 raise _VanishedError("the slot's folder has vanished")
-        except SpoolError:
+        except BaseException as error:
             self.ledger.take_back(rows)
-            self.ledger.frame_failed(frame)
+            if frame is not None:
+                self.ledger.frame_failed(frame)
+            if not isinstance(error, SpoolError):
+                # Rows that are counted as lost from here on must not be in the file after all.
+                segment.give_up(start)
             raise
         self.ledger.frame_durable(frame, rows.total())
 
@@ -170,7 +175,10 @@ class Journal:
             raise SpoolFullError("the disk is full")
         if self.segment is None:
             number = self._segment_no + 1
-            self.segment = SegmentWriter.create(self.slot.path, number, self.slot.open_payload(number))
+            tried_before, self._tried_no = self._tried_no == number, number
+            self.segment = SegmentWriter.create(
+                self.slot.path, number, self.slot.open_payload(number), tried_before=tried_before
+            )
             # Only now: a number that no file ever had would be a gap.
             self._segment_no = self.page.counters[SEGMENT_NO] = number
             self._segment_opened_s = self._clock.monotonic_s()
@@ -200,6 +208,17 @@ class Journal:
                 mark_adopted(self.slot.path / "page")
         # Page and ledger stay until there is a new slot to carry their counts over to.
         self.close()
+
+    def _seal(self, segment: SegmentWriter, slot: Slot, reason: str) -> None:
+        try:
+            segment.seal(reason)
+        except SpoolFullError:
+            if not slot.reserve_held:
+                raise
+            self._free_reserve(slot)
+            segment.seal(reason)
+        except SyncFailedError:
+            segment.seal(reason)
 
     def _free_reserve(self, slot: Slot) -> None:
         try:

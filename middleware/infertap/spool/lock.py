@@ -56,14 +56,8 @@ class FileLock:
         return self._fd
 
     def still_there(self) -> bool:
-        """Whether the path still names the locked file; false for ever once closed."""
-        if self._fd < 0:
-            return False
-        try:
-            named = os.stat(self.path)
-        except OSError:
-            return False
-        return os.path.samestat(named, os.fstat(self._fd))
+        """Whether the path still names the locked file, as far as can be told; false for ever once closed."""
+        return self._fd >= 0 and names_file(self.path, self._fd) is not False
 
     def close(self) -> None:
         """Gives the lock up, unless a child process was handed the descriptor. Safe twice."""
@@ -82,9 +76,19 @@ class FileLock:
         except OSError:
             self.close()
             raise
-        if self.still_there():
+        if names_file(self.path, self._fd):
             return self
         self.close()
+        return None
+
+
+def names_file(path: Path, fd: int) -> bool | None:
+    """Whether `path` names the open file `fd`; None where a failing disk does not tell."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
         return None
 
 

@@ -17,6 +17,7 @@ from infertap.spool.durability import spool_error, sync_data, sync_folder
 from infertap.spool.folder import OPEN, SEALED, segment_path
 from infertap.spool.forks import close_in_forked_child
 from infertap.spool.frames import Frame, Kind, encode_header, pack, scan
+from infertap.spool.lock import names_file
 
 _BUFFERS_MAX = 1024
 """Linux takes at most this many in one `writev` (IOV_MAX)."""
@@ -39,18 +40,25 @@ class SegmentWriter:
         self._failed = False
         self.ending = bool(frames) and frames[-1].kind == Kind.SEAL
         """Whether the segment takes no more frames; only `seal` is left to be called."""
+        self.is_given = False
+        """Whether it is the drainer's by now, also where the disk has not confirmed its name yet."""
         close_in_forked_child(self)
 
     @classmethod
-    def create(cls, slot_dir: Path, segment_no: int, open_payload: bytes) -> Self:
+    def create(cls, slot_dir: Path, segment_no: int, open_payload: bytes, *, tried_before: bool = False) -> Self:
         """Starts a segment with its OPEN frame, both durable.
+
+        Args:
+            tried_before: This number was tried in vain: what the failing disk may have kept of it goes first.
 
         Raises:
             SpoolFullError: No room.
-            SpoolError: The folder is not writable. No file is left behind in either case.
+            SpoolError: The folder is not writable. No file is left behind in either case, where the disk allows that.
         """
         path = segment_path(slot_dir, segment_no, OPEN)
         try:
+            if tried_before:
+                path.unlink(missing_ok=True)
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise spool_error("cannot start a segment", error) from error
@@ -59,7 +67,8 @@ class SegmentWriter:
             segment.write([(Kind.OPEN, open_payload)])
             segment.sync()
             sync_folder(slot_dir)
-        except (OSError, SpoolError) as error:
+        except BaseException as error:
+            # Whatever it was: a file that stayed would be in the way of each later try.
             segment.close()
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -95,10 +104,7 @@ class SegmentWriter:
 
     def still_there(self) -> bool:
         """Whether the path still names this file, which nobody but its writer should have removed."""
-        try:
-            return os.path.samestat(os.stat(self.path), os.fstat(self._fd))
-        except OSError:
-            return False
+        return names_file(self.path, self._fd) is not False
 
     def write(self, frames: Sequence[tuple[Kind, bytes]]) -> None:
         """Appends whole frames, or nothing. Not durable before `sync`.
@@ -114,10 +120,11 @@ class SegmentWriter:
         try:
             for start in range(0, len(buffers), _BUFFERS_MAX):
                 size += _write_all(self._fd, buffers[start : start + _BUFFERS_MAX])
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, self.size_bytes)
-            raise spool_error("cannot append to a segment", error) from error
+        except BaseException as error:
+            self._cut_back()
+            if isinstance(error, OSError):
+                raise spool_error("cannot append to a segment", error) from error
+            raise
         self.size_bytes += size
         for kind, _ in frames:
             self._requests += kind == Kind.REQUEST
@@ -128,9 +135,14 @@ class SegmentWriter:
         try:
             sync_data(self._fd)
         except OSError as error:
-            self.ending = self._failed = True
+            self.give_up(self._durable_end)
             raise SyncFailedError(f"cannot make a segment durable: {error.strerror}") from error
         self._durable_end = self.size_bytes
+
+    def give_up(self, size_bytes: int) -> None:
+        """The segment takes no more frames, and `seal` cuts off what is not durable or beyond `size_bytes`."""
+        self.ending = self._failed = True
+        self._durable_end = min(self._durable_end, size_bytes)
 
     def seal(self, reason: str) -> None:
         """Ends the segment and gives it to the drainer. After any error it may be called again and goes on.
@@ -155,12 +167,20 @@ class SegmentWriter:
                 # By path: the descriptor has failed before.
                 os.truncate(self.path, self._durable_end)
             sealed = self.path.with_suffix(SEALED)
-            if not sealed.exists():
+            if not self.is_given and not sealed.exists():
                 self.path.rename(sealed)
+            self.is_given = True
             sync_folder(self.path.parent)
         except OSError as error:
             raise spool_error("cannot end a segment", error) from error
         self.close()
+
+    def _cut_back(self) -> None:
+        try:
+            os.ftruncate(self._fd, self.size_bytes)
+        except OSError:
+            # Half a frame would hide every later one from its readers.
+            self.give_up(self.size_bytes)
 
     def close(self) -> None:
         """Closes the file as it is. Safe twice."""

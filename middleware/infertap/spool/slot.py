@@ -69,7 +69,7 @@ class Slot:
             hidden.rename(path)
             lock.path = path / "lock"
             sync_folder(folder.slots_dir)
-        except OSError:
+        except BaseException:
             if page is not None:
                 page.close()
             shutil.rmtree(hidden, ignore_errors=True)

@@ -98,28 +98,32 @@ class SpoolWriter:
         """Where losses and sampled-out requests are booked; kept rows book themselves."""
         return self._journal.ledger
 
+    def totals(self) -> Counter[int]:
+        """What has become of all requests since the start, over all slots, by the indexes of `page`."""
+        return self.ledger.totals()
+
     def open(self) -> None:
         """Makes the slot, unless there is one. Raises SpoolFullError, SpoolError; the next write tries again."""
         self.slots_made += self._journal.open()
 
     def append(self, frames: Sequence[tuple[Kind, bytes]], *, minutes: Sequence[int] = ()) -> None:
-        """Buffers frames, without I/O.
+        """Buffers frames, without I/O: all of them, or none where it raises.
 
         Args:
             frames: REQUEST and SPAN frames with their payloads.
             minutes: Epoch minute of arrival of each REQUEST among them, in order.
         """
         arrivals = iter(minutes)
-        for kind, payload in frames:
-            self._pending.append(_Pending(kind, payload, next(arrivals) if kind == Kind.REQUEST else -1))
-            self.buffered_bytes += OVERHEAD_BYTES + len(payload)
+        taken = [_Pending(kind, payload, next(arrivals) if kind == Kind.REQUEST else -1) for kind, payload in frames]
+        self._pending += taken
+        self.buffered_bytes += sum(OVERHEAD_BYTES + len(frame.payload) for frame in taken)
 
     def flush(self) -> None:
         """Makes durable what is buffered and what the ledger has to say.
 
         Raises:
             SpoolFullError: No room. What is not durable is counted as lost, and nothing is half-written.
-            SpoolError: The folder is not writable. Likewise.
+            SpoolError: The folder is not writable. Likewise, and with whatever else is raised.
         """
         pending, self._pending, self.buffered_bytes = self._pending, [], 0
         if not pending and not self.ledger.dirty:
@@ -130,15 +134,14 @@ class SpoolWriter:
                 end = self._group_end(pending, durable)
                 self._write(pending[durable:end])
                 durable = end
+                self._seal_if_large()
                 if durable == len(pending):
                     return
-        except SpoolError as error:
-            full = isinstance(error, SpoolFullError)
-            cause = LossCause.SPOOL_FULL if full else LossCause.SPOOL_UNWRITABLE
+        except BaseException as error:
             for minute, count in _rows_by_minute(pending[durable:]).items():
-                self.ledger.lose(minute, cause, count)
+                self.ledger.lose(minute, _cause_of(error), count)
             self.counters[SPANS_DROPPED] += sum(frame.kind == Kind.SPAN for frame in pending[durable:])
-            if full:
+            if isinstance(error, SpoolFullError):
                 self._journal.seal_on_full_disk()
             raise
 
@@ -190,10 +193,18 @@ class SpoolWriter:
         finally:
             # A vanished slot may have been replaced on the way, also where the new one failed.
             self.slots_made += ledger is not self.ledger
+
+    def _seal_if_large(self) -> None:
         if self._journal.segment_bytes >= self._segment_bytes_max:
             # What was written is durable; the next group meets the same trouble, if it lasts.
             with contextlib.suppress(SpoolError):
                 self._journal.seal("size")
+
+
+def _cause_of(error: BaseException) -> LossCause:
+    if isinstance(error, SpoolFullError):
+        return LossCause.SPOOL_FULL
+    return LossCause.SPOOL_UNWRITABLE if isinstance(error, SpoolError) else LossCause.WORKER_ERROR
 
 
 def _rows_by_minute(group: Sequence[_Pending]) -> Counter[int]:

@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from infertap.record import LossCause
+from infertap.spool.cursors import OutcomeKey
 from infertap.tables.delta import DeltaWriter, sql_text
-from infertap.tables.ledger import Key, LedgerBase, by_minute, drainer_counts, ledger_rows, owner_counts
+from infertap.tables.ledger import LATE, Key, LedgerBase, by_minute, drainer_counts, ledger_rows, owner_counts
 from infertap.tables.parking import REFUSED, Parking
 from infertap.tables.rows import Payload, Row, SegmentHead, arrival_us
 from infertap.tables.schema import INFERENCE
 
-Outcomes = Mapping[tuple[int, str, str, str], int]
-"""(epoch minute, destination, outcome, cause or "") -> requests."""
+Outcomes = Mapping[OutcomeKey, int]
 
-Parked = dict[str, dict[tuple[int, str, str, str], int]]
+Parked = dict[str, dict[OutcomeKey, int]]
 """By slot, the rows that were parked."""
 
 
@@ -72,6 +72,37 @@ class LedgerCounter:
                 self._base.committed(change.head.spool_id, change.head.segment_no, change.cumulative)
         return self._parked([segment.head for segment in segments])
 
+    def decide(
+        self, spool_id: str, undecided: Mapping[OutcomeKey, int], *, started_ns: int, rows: DeltaWriter
+    ) -> dict[OutcomeKey, int]:
+        """What became of requests of segments that do not come again, each of them counted once.
+
+        Args:
+            undecided: See `infertap.spool.cursors.UNDECIDED`.
+            started_ns: When the slot was made, nanoseconds since the epoch.
+            rows: Of the table `inference`.
+
+        Returns: Outcomes for the drainer to count; none for what the ledger counts already.
+        Raises: RetryableError: the tables do not answer.
+        """
+        rows.refresh()
+        self._writer.refresh()
+        held = rows.committed(spool_id, started_ns=started_ns)
+        covered = self._writer.committed(spool_id, started_ns=started_ns)
+        decided: Counter[OutcomeKey] = Counter()
+        parked: dict[int, Counter[int]] = {}
+        for (minute, table, _, cause), count in undecided.items():
+            number = int(cause)
+            if number > max(held, covered):
+                decided[minute, table, "lost", LossCause.SPOOL_FULL.value] += count
+                continue
+            if number not in parked:
+                parked[number] = self._parked_by_minute(SegmentHead.of(spool_id, number, {"started_ns": started_ns}))
+            decided[minute, table, "lost", LossCause.PARKED.value] += parked[number][minute]
+            if number > covered:
+                decided[minute, table, "written", LATE] += count - parked[number][minute]
+        return dict(+decided)
+
     def _changes(self, segments: Sequence[SegmentCounts], outcomes: Mapping[str, Outcomes]) -> list[_Change]:
         waiting = self._writer.waiting([segment.head for segment in segments])
         places = {(head.spool_id, head.segment_no) for head in waiting}
@@ -102,7 +133,8 @@ class LedgerCounter:
         covered = self._writer.committed(first.spool_id, started_ns=first.started_ns)
         head = new[-1].head if new else first.at(covered)
         cumulative = owner_counts(frame for segment in new for frame in segment.ledger)
-        cumulative.update(drainer_counts(outcomes))
+        for key, count in drainer_counts(outcomes).items():
+            cumulative[key] = max(count, cumulative.get(key, 0))
         increments = self._base.missing(first.spool_id, covered, cumulative, self._writer.select)
         written: Counter[int] = Counter()
         for segment in new:

@@ -15,11 +15,15 @@ from typing import Any
 
 from arro3.core import Table
 
+from infertap.spool.cursors import UNDECIDED
 from infertap.tables.delta import sql_text
 from infertap.tables.rows import Row, SegmentHead
 
 Key = tuple[int, str | None, str, str | None]
 """(epoch minute, destination or None, outcome, cause or None)."""
+
+LATE = "recovered"
+"""Cause of `written` where the segment was given up before the ledger had counted its rows."""
 
 _MINUTE_US = 60_000_000
 _MINUTES_OF_A_DAY = 1_440
@@ -42,11 +46,14 @@ def owner_counts(frames: Iterable[Mapping[str, Any]]) -> dict[Key, int]:
 
 
 def drainer_counts(outcomes: Mapping[tuple[int, str, str, str], int]) -> dict[Key, int]:
-    """The drainer's cumulative outcomes, without what the table counts itself (rule 2)."""
+    """The drainer's cumulative outcomes, without what the table counts itself (rule 2) and what nobody knows yet.
+
+    Among them is what owners had counted in segments that were given up.
+    """
     return {
-        (minute, destination, outcome, cause or None): count
+        (minute, destination or None, outcome, cause or None): count
         for (minute, destination, outcome, cause), count in outcomes.items()
-        if (destination, outcome) != ("table", "written")
+        if outcome != UNDECIDED and (destination, outcome, cause) != ("table", "written", "")
     }
 
 
@@ -134,7 +141,8 @@ def _read(spool_id: str, since_minute: int, select: Select) -> dict[Key, int]:
     found = select(
         "SELECT CAST(minute AS BIGINT) AS us, destination, outcome, cause, sum(count) AS n FROM t "
         f"WHERE spool_id = {sql_text(spool_id)} AND date >= DATE '{since_day}' "
-        "AND (destination IS NULL OR destination <> 'table' OR outcome <> 'written') GROUP BY 1, 2, 3, 4"
+        "AND (destination IS NULL OR destination <> 'table' OR outcome <> 'written' OR cause IS NOT NULL) "
+        "GROUP BY 1, 2, 3, 4"
     )
     columns = [found[name].to_pylist() for name in ("us", "destination", "outcome", "cause", "n")]
     return {

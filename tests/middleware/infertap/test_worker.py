@@ -63,7 +63,10 @@ class HandedSpan:
 def make(tmp_path: Path) -> Callable[..., tuple[Pipeline, SteppedClock]]:
     """Builds a pipeline, not started, whose worker sees a clock that only its slow assembler moves."""
 
-    def build(drain_s: float, *, receives: bool = False) -> tuple[Pipeline, SteppedClock]:
+    def build(
+        drain_s: float, *, receives: bool = False, ends: list[float] | None = None
+    ) -> tuple[Pipeline, SteppedClock]:
+        ends = [] if ends is None else ends
         config = Config(tables=str(tmp_path / "tables"), destination="table", drainer="external", drain_s=drain_s)
         choice = choose(config, OtelEnvironment.read({}), cwd=tmp_path)
         pipeline = build_pipeline(config, choice, EventLog(), receives=receives)
@@ -78,7 +81,7 @@ def make(tmp_path: Path) -> Callable[..., tuple[Pipeline, SteppedClock]]:
             # So that it waits to be woken: a stop finds everything in the queue.
             flush_s=3600,
             drain_s=drain_s,
-            at_end=lambda: None,
+            at_end=ends.append,
             clock=clock,
             log=EventLog(),
         )
@@ -121,6 +124,27 @@ def test_a_stop_ends_in_time_and_counts_what_is_left(make: Any, tmp_path: Path, 
     assert said == [300, 300, spooled, 300 - spooled]
     assert len(_rows(tmp_path)) == spooled
     assert pipeline.budget.held == 0
+
+
+@pytest.mark.parametrize(("drain_s", "delivery_s", "left_s"), [(10, 4, 6), (10, 10, 0), (0, 0, 5)])
+def test_a_drainer_in_a_thread_has_what_is_left_of_the_stop(
+    make: Any, drain_s: float, delivery_s: float, left_s: float
+) -> None:
+    """One deadline for the whole stop: what delivery has taken of it, the thread's end cannot take again."""
+    ends: list[float] = []
+    pipeline, clock = make(drain_s, ends=ends)
+    delivery = pipeline.worker.delivery
+    wait = delivery.flush_and_wait
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        clock.now_s += delivery_s
+        return wait(*args, **kwargs)
+
+    delivery.flush_and_wait = slow
+    pipeline.start()
+    pipeline.wait_ready()
+    pipeline.stop()
+    assert ends == [left_s]
 
 
 _ACCOUNT = (SEEN, FINISHED, KEPT, LOST[LossCause.STOP_DEADLINE])

@@ -668,3 +668,19 @@ def test_what_one_limit_has_taken_does_not_count_for_the_next(otlp_receiver: Any
     assert "huge" in request["spans"][0]["attributes"]["infertap.withheld_attributes"]
     assert request["spans"][0]["events"][0][2]["infertap.withheld_attributes"] == ["huge"]
     assert sum(name.startswith("part") for name in request["spans"][0]["attributes"]) >= 5
+
+
+def test_what_was_taken_of_a_segment_is_not_lost_with_the_rest(otlp_receiver: Any, destination: Any) -> None:
+    """The cap skips a segment in the middle: written stays written, what has no span is sampled, the rest is lost."""
+    otlp_receiver.behave(http_status=429, after=2)
+    one = destination("http/protobuf", {"batch_bytes_max": 30_000})
+    requests = [request_payload(n, response="x" * 9_000) for n in range(12)]
+    begun = segment(requests=(*requests, request_payload(12, span=False)))
+    with pytest.raises(RetryableError):
+        one.deliver([begun], {})
+    counts = one.forfeit(begun, {})
+    written = len(otlp_receiver.spans)
+    assert 0 < written < 12
+    by_outcome = {(outcome, cause): count for (_, _, outcome, cause), count in counts.items()}
+    assert by_outcome == {("written", ""): written, ("lost", "spool_full"): 12 - written, ("sampled", ""): 1}
+    assert one.keeps == frozenset()

@@ -66,6 +66,14 @@ class SqliteDestination:
             delivered[segment.spool_id] = max(segment.segment_no, delivered.get(segment.spool_id, 0))
         return Receipt(delivered)
 
+    def forfeit(self, segment: Segment, lost: Mapping[OutcomeKey, int]) -> Mapping[OutcomeKey, int]:
+        return lost
+
+    def decide(
+        self, spool_id: str, undecided: Mapping[OutcomeKey, int], *, started_ns: int
+    ) -> Mapping[OutcomeKey, int]:
+        return {}
+
     def maintain(self) -> None:
         return
 

@@ -80,7 +80,7 @@ def test_cursors_keep_some_hours_by_minute_and_the_rest_by_day(folder: SpoolFold
         cursors.learn({(minute, "", "seen", ""): 1})
         cursors.learn({(minute, "", "seen", ""): 2})
         cursors.add({(minute, "otlp", "written", ""): 2})
-        cursors.fold()
+        cursors.fold(minute)
     cursors.save(folder)
     loaded = Cursors.load(folder, "a" * 16)
     assert loaded == cursors

@@ -72,6 +72,7 @@ def test_the_successor_takes_over_what_was_not_sealed(ledger: Ledger, page: Page
     """After the folder vanished, unsealed rows are lost, other outcomes are repeated, and flights go on."""
     page.counters[SEEN] = 20
     ledger.keep({10: 4})
+    ledger.frame_durable(ledger.frame(), 4)
     ledger.sealed()
     ledger.keep({10: 2})
     ledger.sample_out(11)
