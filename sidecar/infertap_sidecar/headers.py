@@ -2,14 +2,29 @@
 
 1. What concerns one connection only (RFC 9110 section 7.6.1) stops here; everything else passes in order and unchanged.
 2. A client can neither smuggle a framing header past us nor take one away by naming it in `Connection`.
-3. `x-infertap-outer` speaks from sidecar to middleware; from a client it is dropped, whatever it says.
+3. What would mean something else behind us is refused, not passed on.
+4. `x-infertap-outer` speaks from sidecar to middleware; from a client it is dropped, whatever it says.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from infertap.record import OUTER_HEADER
 
 Header = tuple[bytes, bytes]
+
+
+class Refusal(NamedTuple):
+    """The answer to a request that is not passed on."""
+
+    status: int
+    error_type: str
+    message: str
+
+
+WEBSOCKET = Refusal(501, "websocket_unsupported", "WebSocket is not supported by this proxy")
+_TRANSFER_CODING = Refusal(501, "transfer_coding_unsupported", "no transfer coding but chunked is supported")
+_TWO_HOSTS = Refusal(400, "bad_request", "the request has several Host fields")
 
 _HOP_BY_HOP = frozenset(
     {
@@ -95,9 +110,24 @@ def trailer_fields(received: Iterable[Header]) -> list[Header]:
     return [header for header in headers if header[0] not in _HOP_BY_HOP | _NEVER_NAMED_AWAY]
 
 
-def wants_websocket(headers: Iterable[Header]) -> bool:
-    """Whether the client asks to leave HTTP for WebSocket. Other upgrades may be ignored (RFC 9110 section 7.8)."""
-    return b"websocket" in b",".join([value for name, value in headers if name == b"upgrade"]).lower()
+def refusal(headers: Iterable[Header]) -> Refusal | None:
+    """Why a request cannot be passed on, if so.
+
+    Other upgrades than WebSocket may be ignored (RFC 9110 section 7.8). Two `Host` fields make it a matter of taste
+    whom the request is for (RFC 9112 section 3.2). A transfer coding below the chunks would be lost, because only the
+    chunks are undone (RFC 9112 section 6.1).
+    """
+    hosts = codings = 0
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"transfer-encoding":
+            codings += 1
+            if codings > 1 or value.strip(b" \t").lower() != b"chunked":
+                return _TRANSFER_CODING
+        elif name == b"upgrade" and b"websocket" in value.lower():
+            return WEBSOCKET
+    return _TWO_HOSTS if hosts > 1 else None
 
 
 def _listed(values: Iterable[bytes]) -> list[bytes]:

@@ -18,12 +18,13 @@ from infertap.trace import current_server_span
 from infertap_sidecar.client_watch import ClientWatch
 from infertap_sidecar.front_protocol import TARGET_KEY
 from infertap_sidecar.headers import (
+    WEBSOCKET,
     Header,
     announces_trailers,
+    refusal,
     request_headers,
     response_headers,
     trailer_fields,
-    wants_websocket,
 )
 from infertap_sidecar.upstream.protocol import (
     UnforwardableError,
@@ -35,7 +36,6 @@ from infertap_sidecar.upstream.protocol import (
 
 _DONE = asyncio.Event()
 _DONE.set()
-_NO_WEBSOCKET = "WebSocket is not supported by this proxy"
 
 
 class ClientGoneError(Exception):
@@ -88,8 +88,9 @@ class ReverseProxy:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if wants_websocket(scope["headers"]):
-            await _answer_error(send, 501, "websocket_unsupported", _NO_WEBSOCKET)
+        refused = refusal(scope["headers"])
+        if refused is not None:
+            await _answer_error(send, *refused)
             return
         body = _RequestBody(receive)
         if not await body.begin():
@@ -255,9 +256,9 @@ async def _answer_error(send: Send, status: int, error_type: str, message: str) 
 
 async def _refuse_websocket(scope: Scope, send: Send) -> None:
     if "websocket.http.response" in scope.get("extensions", {}):
-        text = _NO_WEBSOCKET.encode()
+        text = WEBSOCKET.message.encode()
         headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(text))]
         await send({"type": "websocket.http.response.start", "status": 501, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": text})
     else:
-        await send({"type": "websocket.close", "code": 1011, "reason": _NO_WEBSOCKET})
+        await send({"type": "websocket.close", "code": 1011, "reason": WEBSOCKET.message})

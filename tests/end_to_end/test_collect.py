@@ -1,11 +1,17 @@
 """`infertap collect` as a process: real exporters in, tables out."""
 
+import contextlib
 import json
 import signal
-from collections.abc import Callable
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
@@ -134,6 +140,69 @@ def test_the_operators_port_answers(start: Start, free_port: Callable[[], int]) 
     start("collect", "--admin", f"127.0.0.1:{admin}")
     assert httpx.get(f"http://127.0.0.1:{admin}/readyz").json() == {"ready": True}
     assert "infertap_spool_bytes" in httpx.get(f"http://127.0.0.1:{admin}/metrics").text
+
+
+SMALL = {"INFERTAP_QUEUE_BYTES_MAX": "16MiB", "INFERTAP_CAPTURE_BYTES_MAX": "1MiB"}
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+PROTOBUF = {"content-type": "application/x-protobuf"}
+
+
+def grpc_status(channel: grpc.Channel) -> grpc.StatusCode:
+    """What a sender of an empty request hears."""
+    try:
+        channel.unary_unary(EXPORT)(b"", timeout=60)
+    except grpc.RpcError as error:
+        return error.code()  # type: ignore[no-any-return]
+    return grpc.StatusCode.OK
+
+
+def test_idle_grpc_calls_shut_nobody_out(start: Start, free_port: Callable[[], int]) -> None:
+    """Three calls that never send: HTTP is taken all the time, and gRPC as soon as those have lost their turns."""
+    grpc_port = free_port()
+    process = start("collect", "--otlp-grpc", f"127.0.0.1:{grpc_port}", "--admin", "127.0.0.1:0", env=SMALL)
+    done = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        done.wait()
+        yield from ()
+
+    with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel, ThreadPoolExecutor(1) as other:
+        idle = [channel.stream_unary(EXPORT).future(nothing()) for _ in range(3)]
+        try:
+            statuses: set[int] = set()
+            deadline_s = time.monotonic() + 60
+            answer = other.submit(grpc_status, channel)
+            while not (answer.done() and answer.result() is grpc.StatusCode.OK):
+                assert time.monotonic() < deadline_s
+                if answer.done():
+                    # What an exporter does, too.
+                    assert answer.result() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED)
+                    answer = other.submit(grpc_status, channel)
+                posted = httpx.post(f"{process.url}/v1/traces", content=bytes(0), headers=PROTOBUF, timeout=60)
+                large = httpx.post(
+                    f"{process.url}/v1/traces", content=b"\x7a" * 4_000_000, headers=PROTOBUF, timeout=60
+                )
+                statuses |= {posted.status_code, large.status_code}
+        finally:
+            done.set()
+    assert statuses == {200, 400}
+    assert all(call.code() is not grpc.StatusCode.OK for call in idle)
+
+
+def test_http_senders_that_never_finish_leave_grpc_its_room(start: Start, free_port: Callable[[], int]) -> None:
+    """As much as HTTP may hold waits for its end; the first gRPC call is taken."""
+    grpc_port = free_port()
+    process = start("collect", "--otlp-grpc", f"127.0.0.1:{grpc_port}", "--admin", "127.0.0.1:0", env=SMALL)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            sender = stack.enter_context(socket.create_connection(("127.0.0.1", int(process.url.rpartition(":")[2]))))
+            size = 8 << 20
+            sender.sendall(
+                b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\n"
+                b"content-length: %d\r\n\r\n" % size + bytes(size - 1)
+            )
+        with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+            assert grpc_status(channel) is grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize(

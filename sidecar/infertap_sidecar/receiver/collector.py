@@ -36,6 +36,7 @@ from infertap_sidecar.receiver.grpc import GrpcReceiver
 from infertap_sidecar.receiver.http import HttpReceiver
 from infertap_sidecar.receiver.intake import Intake
 from infertap_sidecar.receiver.requests import RequestRule
+from infertap_sidecar.receiver.room import rooms
 from infertap_sidecar.receiver.window import Window
 from infertap_sidecar.servers import Server, make_server
 from infertap_sidecar.settings import CollectConfig, ReceiverAddresses
@@ -96,7 +97,7 @@ def run(
     pipeline = build_pipeline(config, choice, EventLog(is_helper=is_helper), receives=True)
     intake = _intake(pipeline, choice.targets, clock, makes_rows=makes_rows)
     try:
-        receiver = Receiver(config, intake, pipeline, choice, admin=admin)
+        receiver = Receiver(config, intake, pipeline, choice, clock, admin=admin)
     except OSError as error:
         logger.error("%s", error.strerror)
         return 1
@@ -129,7 +130,7 @@ class Receiver:
     """
 
     def __init__(
-        self, config: CollectConfig, intake: Intake, pipeline: Pipeline, choice: Choice, *, admin: bool
+        self, config: CollectConfig, intake: Intake, pipeline: Pipeline, choice: Choice, clock: Clock, *, admin: bool
     ) -> None:
         self._pipeline = pipeline
         self._choice = choice
@@ -139,6 +140,10 @@ class Receiver:
         self._admin: tuple[Server, socket.socket] | None = None
         self._grpc: GrpcReceiver | None = None
         http, grpc = config.receiver_addresses
+        bytes_max = config.otlp_bytes_max
+        for_http, for_grpc = rooms(
+            pipeline.inbox.span_bytes_max, message_bytes_max=bytes_max, http=http is not None, grpc=grpc is not None
+        )
         if admin:
             app = admin_app(self, MetricsApp(choice))
             self._admin = make_server(app, grace_s=1.0), listen(config.admin_address, "--admin")
@@ -146,10 +151,10 @@ class Receiver:
         if http is not None:
             listener = listen(http, "--otlp-http")
             http_address = bound(listener)
-            app_http = HttpReceiver(intake, bytes_max=config.otlp_bytes_max)
+            app_http = HttpReceiver(intake, for_http, bytes_max=bytes_max)
             self._servers.append((make_server(app_http, grace_s=self._grace_s), listener))
         if grpc is not None:
-            self._grpc = GrpcReceiver(intake, grpc, bytes_max=config.otlp_bytes_max)
+            self._grpc = GrpcReceiver(intake, for_grpc, clock, grpc, bytes_max=bytes_max)
         self.addresses = ReceiverAddresses(http_address, self._grpc.address if self._grpc is not None else None)
         """Where it really listens."""
 

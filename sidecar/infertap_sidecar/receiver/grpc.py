@@ -1,8 +1,8 @@
 """OTLP over gRPC: `TraceService/Export` on a server of its own threads.
 
 A call's message is read here and not before the call: gRPC would hold as many messages as there are calls. So the
-method is served as if its request were a stream, which is the same on the wire; one message of it is read, when there
-is room for the largest.
+method is served as if its request were a stream, which is the same on the wire; one message of it is read, when it is
+the call's turn.
 """
 
 import threading
@@ -18,10 +18,13 @@ from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untype
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from infertap.clock import Clock
 from infertap_sidecar.address import Address, listen
 from infertap_sidecar.receiver.errors import BusyError, ReceiverError
 from infertap_sidecar.receiver.http import PARSERS, response
 from infertap_sidecar.receiver.intake import SETTLED_S_MAX, Answer, Intake
+from infertap_sidecar.receiver.room import Room
+from infertap_sidecar.receiver.turns import Turns
 from infertap_sidecar.receiver.wire import from_protobuf, spans_of
 
 _SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
@@ -29,30 +32,31 @@ _CALLS_MAX = 32
 """Calls that are served at once."""
 _WAITING_CALLS_MAX = 128
 """Calls that are open at once; a further one is answered RESOURCE_EXHAUSTED by gRPC itself, without a word of retry."""
-_ROOM_S_MAX = 2.0
-_MESSAGE_S_MAX = 60.0
-"""Longest wait for a message whose sender sets no deadline itself."""
+_MESSAGE_S_MAX = 10.0
+"""Longest wait for a message, where nobody else waits for its turn; as long as most senders wait themselves."""
 
 
 class GrpcReceiver:
     """The server.
 
     Args:
+        room: For the bytes of messages that are being received and read.
         bytes_max: Largest message; gRPC refuses a larger one, compressed or not, with RESOURCE_EXHAUSTED.
 
     Raises:
         OSError: the address cannot be listened on.
     """
 
-    def __init__(self, intake: Intake, address: Address, *, bytes_max: int) -> None:
+    def __init__(self, intake: Intake, room: Room, clock: Clock, address: Address, *, bytes_max: int) -> None:
         self._intake = intake
         self._parsing = threading.BoundedSemaphore(PARSERS)
-        self._bytes_max = min(bytes_max, intake.room.bytes_max)
+        bytes_max = min(bytes_max, room.bytes_max)
+        self._turns = Turns(room, bytes_max, clock)
         self._server = grpc.server(
             ThreadPoolExecutor(_CALLS_MAX, "infertap-otlp-grpc"),
             maximum_concurrent_rpcs=_WAITING_CALLS_MAX,
             options=[
-                ("grpc.max_receive_message_length", self._bytes_max),
+                ("grpc.max_receive_message_length", bytes_max),
                 # Else gRPC itself takes in megabytes of a fast sender's message that nobody reads yet.
                 ("grpc.http2.bdp_probe", 0),
                 # Two servers on one port would share the calls without a word.
@@ -92,7 +96,11 @@ class GrpcReceiver:
             raise  # abort has raised already
 
     def _taken(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Answer:
-        with self._received(messages, context) as body, self._parsing:
+        def read() -> bytes:
+            with _deadline(context):
+                return next(messages, b"")
+
+        with self._turns.received(read, context.cancel) as body, self._parsing:
             self._intake.expect(len(body))
             answer = self._intake.take(spans_of(from_protobuf(body)))
             del body
@@ -101,21 +109,6 @@ class GrpcReceiver:
             return answer.result(SETTLED_S_MAX if remaining_s is None else min(SETTLED_S_MAX, remaining_s))
         except FutureTimeoutError:
             raise BusyError("the spool is slow; ask again") from None
-
-    @contextmanager
-    def _received(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        """The call's message; its bytes count as long as this lasts. Its size is known only when it is there."""
-        room, taken = self._intake.room, self._bytes_max
-        if not room.take(taken, _ROOM_S_MAX):
-            raise BusyError("too many bytes are being received at once")
-        try:
-            with _deadline(context):
-                body = next(messages, b"")
-            room.give_back(taken - len(body))
-            taken = len(body)
-            yield body
-        finally:
-            room.give_back(taken)
 
 
 @contextmanager

@@ -16,11 +16,12 @@ from infertap.asgi_types import Receive, Scope, Send
 from infertap_sidecar.receiver.body import decompressed
 from infertap_sidecar.receiver.errors import BusyError, MalformedError, MediaTypeError, ReceiverError, TooLargeError
 from infertap_sidecar.receiver.intake import SETTLED_S_MAX, Answer, Intake
+from infertap_sidecar.receiver.room import Room
 from infertap_sidecar.receiver.wire import from_protobuf, spans_of, spans_of_json
 
 PATH = "/v1/traces"
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
-_BODY_S_MAX = 60.0
+_BODY_S_MAX = 30.0
 _UNREAD_BYTES_MAX = 256 << 20
 """So much of a refused body is still read and dropped: most senders look for the answer only when they are done."""
 PARSERS = 2
@@ -33,12 +34,14 @@ class HttpReceiver:
     """The ASGI app.
 
     Args:
+        room: For the bytes of bodies that are being received and read.
         bytes_max: Largest body, compressed or not.
     """
 
-    def __init__(self, intake: Intake, *, bytes_max: int) -> None:
+    def __init__(self, intake: Intake, room: Room, *, bytes_max: int) -> None:
         self._intake = intake
-        self._bytes_max = bytes_max
+        self._room = room
+        self._bytes_max = min(bytes_max, room.bytes_max)
         self._parsers = ThreadPoolExecutor(PARSERS, "infertap-otlp")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,7 +83,7 @@ class HttpReceiver:
                 async for chunk in body.chunks():
                     if len(raw) + len(chunk) > self._bytes_max:
                         raise TooLargeError(f"the body is over {self._bytes_max} bytes")
-                    if not self._intake.room.take(len(chunk)):
+                    if not self._room.take(len(chunk)):
                         raise BusyError("too many bytes are being received at once")
                     raw += chunk
             loop = asyncio.get_running_loop()
@@ -89,7 +92,7 @@ class HttpReceiver:
         except TimeoutError:
             raise MalformedError("the body did not arrive in time") from None
         finally:
-            self._intake.room.give_back(len(raw))
+            self._room.give_back(len(raw))
         waiting = asyncio.wrap_future(settled)
         # Nobody may be left to hear of a failure; asyncio would complain about that.
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -17,7 +17,6 @@ from infertap.record import OfferedSpan
 from infertap.table_identity import IN_TABLE
 from infertap_sidecar.receiver.errors import BusyError, TooLargeError
 from infertap_sidecar.receiver.requests import RequestRule, RowKey
-from infertap_sidecar.receiver.room import Room
 from infertap_sidecar.receiver.spans import InvalidSpanError, ReceivedSpan, plain_attributes, received
 from infertap_sidecar.receiver.window import Seen, Window
 from infertap_sidecar.receiver.wire import WireSpan
@@ -57,16 +56,9 @@ class Intake:
         self._pipeline = pipeline
         self._tables = tables
         self._relays = relays
-        self.room = Room(pipeline.inbox.span_bytes_max)
-        """For the bytes of requests that are being received and read."""
         self._spans = spans
         self._rule = rule
         self._on_rejected = on_rejected
-
-    @property
-    def held_bytes_max(self) -> int:
-        """Most bytes that may wait for the spool."""
-        return self._pipeline.inbox.span_bytes_max
 
     def expect(self, size: int) -> None:
         """Say at once that there is no room for a request of so many bytes, before it is read for nothing.
@@ -74,8 +66,8 @@ class Intake:
         Raises:
             BusyError: the spans that wait for the spool leave none. A request that never fits is judged by its spans.
         """
-        waiting = self._pipeline.inbox.span_bytes
-        if waiting + size > self.held_bytes_max >= size:
+        inbox = self._pipeline.inbox
+        if inbox.span_bytes + size > inbox.span_bytes_max >= size:
             raise BusyError("the receiver has no room for these spans now")
 
     def take(self, wire_spans: Iterable[WireSpan]) -> "Future[Answer]":
@@ -123,7 +115,7 @@ class Intake:
                 span.record.otlp_only = True
             spans.setdefault(span.key, span)
             held_bytes += span.held_bytes
-            if held_bytes > self.held_bytes_max:
+            if held_bytes > self._pipeline.inbox.span_bytes_max:
                 raise TooLargeError("these are more spans than the receiver can hold at once; send smaller batches")
         return list(spans.values())
 

@@ -1,7 +1,8 @@
-"""How many bytes of requests the receiver holds at once, over HTTP and gRPC together, before they are spans."""
+"""How many bytes of requests the receiver holds at once before they are spans: a room for HTTP and one for gRPC."""
 
 import threading
 import time
+from typing import NamedTuple
 
 
 class Room:
@@ -34,3 +35,28 @@ class Room:
     def taken(self) -> int:
         """Bytes that are held now."""
         return self._taken
+
+
+class Rooms(NamedTuple):
+    """One for each transport, so that senders of the one cannot take what the other needs."""
+
+    http: Room
+    grpc: Room
+
+
+def rooms(bytes_max: int, *, message_bytes_max: int, http: bool, grpc: bool) -> Rooms:
+    """The rooms of a receiver that holds `bytes_max` in all.
+
+    Args:
+        message_bytes_max: Largest request. gRPC takes room for so much before it reads one, so its room holds as many
+            of them as fit in a half (one at least, then a smaller one), and HTTP, which takes room as bytes arrive,
+            has the rest.
+        http: Whether HTTP is open; a transport that stands alone has all of it.
+        grpc: Whether gRPC is.
+    """
+    if not (http and grpc):
+        return Rooms(Room(bytes_max), Room(bytes_max))
+    half = bytes_max // 2
+    messages = max(half // message_bytes_max, 1)
+    for_grpc = min(messages * message_bytes_max, half)
+    return Rooms(Room(bytes_max - for_grpc), Room(for_grpc))

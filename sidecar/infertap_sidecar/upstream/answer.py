@@ -2,8 +2,9 @@
 
 1. llhttp refuses framing that can be read in two ways (two lengths, a length beside chunks, odd chunk sizes, space
    before a colon); what it lets pass and nobody should is refused here.
-2. 1xx answers are read and dropped, because uvicorn in front of us cannot send them; 101 is refused: nobody asked.
-3. Memory is bounded, whatever comes: by `HEAD_BYTES_MAX` here, by whoever stops feeding once enough waits.
+2. What can be read in one way only, and old servers write, is read (`loose_head`); such a connection is not used again.
+3. 1xx answers are read and dropped, because uvicorn in front of us cannot send them; 101 is refused: nobody asked.
+4. Memory is bounded, whatever comes: by `HEAD_BYTES_MAX` here, by whoever stops feeding once enough waits.
 """
 
 from collections import deque
@@ -11,12 +12,14 @@ from collections import deque
 import httptools
 
 from infertap_sidecar.upstream.failures import broken_answer, closed_early
+from infertap_sidecar.upstream.loose_head import LooseHead, loose_head
 from infertap_sidecar.upstream.protocol import UpstreamError
 
 HEAD_BYTES_MAX = 256 << 10
 """Header and trailer fields of one answer, the 1xx answers before it included."""
 
 FIELDS_MAX = 1_000
+"""Of one head, its trailers included."""
 
 _WITHOUT_BODY = frozenset({204, 304})
 
@@ -43,7 +46,10 @@ class AnswerReader:
     """More came than the answer."""
     touched = False
     """At least one byte came."""
-    _interim = _until_eof = _framed = False
+    _interim = _until_eof = _framed = _closes = False
+    _begun: bytearray | None = None
+    """What came before the head was complete, if it took several reads."""
+    _loose: LooseHead | None = None
     _codings: tuple[bytes, ...] = ()
     _refusal = ""
     _room_bytes = HEAD_BYTES_MAX
@@ -54,9 +60,7 @@ class AnswerReader:
         self.headers: list[tuple[bytes, bytes]] = []
         self.pieces: deque[bytes] = deque()
         self._head_only = head_only
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-        # Padded sizes ("1f  \r\n") can be read in one way only, and old servers write them.
-        self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+        self._parser: httptools.HttpResponseParser | None = self._new_parser()
 
     def feed(self, data: bytes) -> None:
         """Take what came. Raises: UpstreamError; what was read before it stays."""
@@ -66,11 +70,16 @@ class AnswerReader:
             return
         self._dry_bytes += len(data)
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(data if self._loose is None else self._strict(data))
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if not self.complete:
+            if self.complete:
+                self.surplus = True
+            elif not self._may_be_loose(error, data):
                 raise self._broken(error) from None
-            self.surplus = True
+        if not self.status and self._loose is None:
+            if self._begun is None:
+                self._begun = bytearray()
+            self._begun += data
         if self._dry_bytes > HEAD_BYTES_MAX and not self.complete:
             self._parser = None
             raise broken_answer("header or trailer fields without end")
@@ -92,6 +101,40 @@ class AnswerReader:
         piece = self.pieces.popleft()
         self.waiting_bytes -= len(piece)
         return piece
+
+    def _new_parser(self) -> httptools.HttpResponseParser:
+        parser = httptools.HttpResponseParser(self)
+        # Padded sizes ("1f  \r\n") can be read in one way only, and old servers write them. The other lets an answer
+        # follow a 1xx one that says "close"; whether a connection is used again is decided here.
+        parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True, lenient_keep_alive=True)
+        return parser
+
+    def _may_be_loose(self, error: Exception, data: bytes) -> bool:
+        """Begin again, reading loosely, where the head failed for its form."""
+        if self.status or self._loose is not None or self._refusal or not isinstance(error, httptools.HttpParserError):
+            return False
+        begun, self._begun = bytes((self._begun or b"") + data), None
+        self._loose = loose_head(begun)
+        if self._loose is None:
+            return False
+        self._closes = True
+        self._forget_head()
+        self._room_bytes = HEAD_BYTES_MAX
+        self._parser = self._new_parser()
+        self._dry_bytes = 0
+        self.feed(begun)
+        return True
+
+    def _strict(self, data: bytes) -> bytes:
+        loose = self._loose
+        assert loose is not None
+        return data if loose.ended else loose.feed(data)
+
+    def _forget_head(self) -> None:
+        self.headers = []
+        self._codings = ()
+        self._framed = self._interim = False
+        self._room_fields = FIELDS_MAX
 
     def _broken(self, error: Exception) -> UpstreamError:
         self._parser = None
@@ -137,6 +180,7 @@ class AnswerReader:
             raise self._refuse("it switches protocols")
         if 100 <= status < 200:
             self._interim = True
+            self._closes |= not parser.should_keep_alive()
             return
         version = parser.get_http_version()
         if version not in ("1.1", "1.0"):
@@ -145,7 +189,7 @@ class AnswerReader:
             raise self._refuse("its status is unknown")
         self.status = status
         self._dry_bytes = 0
-        self.keep_alive = parser.should_keep_alive()
+        self.keep_alive = parser.should_keep_alive() and not self._closes
         if self._codings:
             self._check_codings(version)
         if self._head_only or status in _WITHOUT_BODY:
@@ -163,10 +207,7 @@ class AnswerReader:
 
     def on_message_complete(self) -> None:
         if self._interim:
-            self._interim = False
-            self.headers = []
-            self._codings = ()
-            self._framed = False
+            self._forget_head()
         else:
             self.complete = True
 

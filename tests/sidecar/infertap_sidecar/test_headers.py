@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from infertap_sidecar.headers import request_headers, response_headers, wants_websocket
+from infertap_sidecar.headers import WEBSOCKET, refusal, request_headers, response_headers
 
 Header = tuple[bytes, bytes]
 
@@ -127,5 +127,17 @@ def test_chunks_overrule_a_length_in_answers() -> None:
 
 def test_websocket_upgrades_are_recognised_and_others_ignored() -> None:
     """Only WebSocket is refused; h2c may be ignored."""
-    assert wants_websocket([(b"upgrade", b"WebSocket")])
-    assert not wants_websocket([(b"upgrade", b"h2c")])
+    assert refusal([(b"upgrade", b"h2c"), (b"upgrade", b"WebSocket")]) is WEBSOCKET
+    assert refusal([(b"upgrade", b"h2c")]) is None
+
+
+@pytest.mark.parametrize(
+    "value", [b"gzip, chunked", b"chunked, chunked", b"identity", b"", b"xchunked", b"chunked;q=1"]
+)
+def test_a_transfer_coding_that_would_be_lost_is_refused(value: bytes) -> None:
+    """Only chunks are undone; white space and case do not matter."""
+    refused = refusal([(b"host", b"a"), (b"transfer-encoding", value)])
+    assert refused is not None
+    assert refused.status == 501
+    assert refusal([(b"transfer-encoding", b" Chunked\t")]) is None
+    assert refusal([(b"transfer-encoding", b"chunked")] * 2) is not None

@@ -1,6 +1,7 @@
 """Fidelity of the proxy on real sockets: exact bytes in, exact bytes out, nothing held back."""
 
 import asyncio
+import re
 import socket
 import threading
 import time
@@ -436,6 +437,25 @@ def test_websocket_is_refused_in_words(servers: Any, free_port: Callable[[], int
     answer = exchange(servers.proxy(free_port()), get(b"/", b"Connection: Upgrade", b"Upgrade: websocket"))
     assert answer.startswith(b"HTTP/1.1 501 ")
     assert b"WebSocket is not supported" in answer
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        (b"Host: a\r\nHost: b\r\nContent-Length: 1\r\n\r\na", b"400"),
+        (b"Host: a\r\nhost: a\r\nContent-Length: 1\r\n\r\na", b"400"),
+        (b"Host: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", b"501"),
+        (b"Host: a\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", b"501"),
+    ],
+)
+def test_what_would_mean_something_else_is_not_passed_on(servers: Any, fields: bytes, status: bytes) -> None:
+    """Two hosts, a coding below the chunks: refused in words; the next request on the connection is answered."""
+    upstream = Recorder()
+    port = servers.proxy(servers.raw(upstream))
+    after = b"GET /after HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    answers = exchange(port, b"POST / HTTP/1.1\r\n" + fields + after)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answers) == [status, b"200"]
+    assert [head.split()[1] for head in upstream.heads] == [b"/after"]
 
 
 def test_h2c_is_ignored_and_the_request_answered(servers: Any) -> None:

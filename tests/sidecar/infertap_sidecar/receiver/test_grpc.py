@@ -17,10 +17,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
 
+from infertap.clock import SystemClock
 from infertap.pipeline import Pipeline
 from infertap_sidecar.address import Address
 from infertap_sidecar.receiver.grpc import GrpcReceiver
 from infertap_sidecar.receiver.intake import Intake
+from infertap_sidecar.receiver.room import Room
 
 LIMIT = 1 << 20
 START_NS = 1_764_000_000_000_000_000
@@ -42,9 +44,15 @@ def span(number: int, **fields: object) -> Span:
 
 
 @pytest.fixture
-def receiver(intake: Intake) -> Iterator[GrpcReceiver]:
+def room() -> Room:
+    """Room for a few of the largest messages."""
+    return Room(3 * LIMIT)
+
+
+@pytest.fixture
+def receiver(intake: Intake, room: Room) -> Iterator[GrpcReceiver]:
     """A started server on a free port."""
-    server = GrpcReceiver(intake, Address("127.0.0.1", 0), bytes_max=LIMIT)
+    server = GrpcReceiver(intake, room, SystemClock(), Address("127.0.0.1", 0), bytes_max=LIMIT)
     server.start()
     yield server
     server.stop(5.0)
@@ -121,9 +129,8 @@ def test_a_full_receiver_says_when_to_come_again(call: Call, pipeline: Pipeline)
     assert not call(body(span(1))).HasField("partial_success")
 
 
-def test_a_message_is_not_read_before_there_is_room_for_the_largest(call: Call, intake: Intake) -> None:
-    """HTTP and gRPC share that room; who finds none hears when to come again, and all of it comes back."""
-    room = intake.room
+def test_a_message_is_not_read_before_there_is_room_for_the_largest(call: Call, room: Room) -> None:
+    """Who finds none hears when to come again, and all of it comes back."""
     assert room.take(room.bytes_max)
     with pytest.raises(grpc.RpcError) as refused:
         call(body(span(1)))
@@ -138,22 +145,20 @@ def test_a_message_is_not_read_before_there_is_room_for_the_largest(call: Call, 
     assert room.taken == 0
 
 
-def test_of_many_large_messages_only_as_many_are_held_as_there_is_room_for(
-    make_pipeline: Callable[..., Pipeline], make_intake: Callable[[Pipeline], Intake]
-) -> None:
+def test_of_many_large_messages_only_as_many_are_held_as_there_is_room_for(intake: Intake) -> None:
     """Sixteen senders at once, room for two: the others wait where they are, or are sent away."""
-    intake = make_intake(make_pipeline(queue_bytes_max=2 * LIMIT + 1))
-    server = GrpcReceiver(intake, Address("127.0.0.1", 0), bytes_max=LIMIT)
+    room = Room(2 * LIMIT + 1)
+    server = GrpcReceiver(intake, room, SystemClock(), Address("127.0.0.1", 0), bytes_max=LIMIT)
     most = 0
-    take = intake.room.take
+    take = room.take
 
     def watched(size: int, wait_s_max: float = 0.0) -> bool:
         nonlocal most
         taken = take(size, wait_s_max)
-        most = max(most, intake.room.taken)
+        most = max(most, room.taken)
         return taken
 
-    intake.room.take = watched  # type: ignore[method-assign]
+    room.take = watched  # type: ignore[method-assign]
     server.start()
     with grpc.insecure_channel(str(server.address)) as channel, ThreadPoolExecutor(16) as senders:
         export = channel.unary_unary(EXPORT)
@@ -169,8 +174,9 @@ def test_of_many_large_messages_only_as_many_are_held_as_there_is_room_for(
     server.stop(5.0)
     assert most <= 2 * LIMIT + 1
     assert grpc.StatusCode.OK in answers
-    assert answers <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
-    assert intake.room.taken == 0
+    # Each of them tells a sender to try again.
+    assert answers <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
+    assert room.taken == 0
 
 
 def test_other_services_are_unimplemented(call: Call) -> None:
@@ -185,7 +191,7 @@ def test_a_taken_port_is_an_error(intake: Intake) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = Address("127.0.0.1", other.getsockname()[1])
         with pytest.raises(OSError, match=f"cannot listen on {address}: address already in use .--otlp-grpc"):
-            GrpcReceiver(intake, address, bytes_max=LIMIT)
+            GrpcReceiver(intake, Room(LIMIT), SystemClock(), address, bytes_max=LIMIT)
 
 
 def test_http_on_the_grpc_port_does_not_stop_it(receiver: GrpcReceiver, call: Call) -> None:
@@ -198,7 +204,7 @@ def test_http_on_the_grpc_port_does_not_stop_it(receiver: GrpcReceiver, call: Ca
 
 def test_a_message_of_too_many_elements_is_refused(intake: Intake) -> None:
     """INVALID_ARGUMENT: sending it again is no use."""
-    server = GrpcReceiver(intake, Address("127.0.0.1", 0), bytes_max=20 << 20)
+    server = GrpcReceiver(intake, Room(64 << 20), SystemClock(), Address("127.0.0.1", 0), bytes_max=20 << 20)
     server.start()
     try:
         with grpc.insecure_channel(str(server.address)) as channel:

@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from infertap.pipeline import Pipeline
 from infertap_sidecar.receiver.http import HttpReceiver
 from infertap_sidecar.receiver.intake import Intake
+from infertap_sidecar.receiver.room import Room
 
 LIMIT = 1 << 20
 START_NS = 1_764_000_000_000_000_000
@@ -54,7 +55,7 @@ def json_body(**fields: Any) -> bytes:
 @pytest.fixture
 def port(servers: Any, intake: Intake) -> int:
     """The receiver behind a real server."""
-    return int(servers.app(HttpReceiver(intake, bytes_max=LIMIT), lifespan="on"))
+    return int(servers.app(HttpReceiver(intake, Room(4 * LIMIT), bytes_max=LIMIT), lifespan="on"))
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def test_bad_bodies_get_a_clear_refusal_and_nothing_is_spooled(
 
 def test_small_bodies_that_would_become_gigabytes_are_refused(servers: Any, intake: Intake) -> None:
     """Millions of empty events in 20 KB of gzip: 413, in protobuf and in JSON, and the next request is taken."""
-    port = servers.app(HttpReceiver(intake, bytes_max=20 << 20), lifespan="on")
+    port = servers.app(HttpReceiver(intake, Room(64 << 20), bytes_max=20 << 20), lifespan="on")
     events = b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"events":[' + b"{}," * 6_000_000 + b"{}]}]}]}]}"
     for content, content_type in ((wrapped(b"\x5a\x00" * 9_000_000), PROTOBUF), (events, JSON)):
         content = gzip.compress(content)
