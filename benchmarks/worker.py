@@ -5,19 +5,19 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import orjson
 from measure import pinned, show
 
 from infertap import Config
 from infertap.build import build_pipeline
-from infertap.capture import Capture, CaptureLimits, snapshot
+from infertap.capture import Capture, CaptureLimits, Sealed, snapshot
 from infertap.choice import choose
 from infertap.errors import SpoolError
 from infertap.events import EventLog
 from infertap.otel_env import OtelEnvironment
 from infertap.pipeline import Pipeline
-from infertap.record import Exchange
 from infertap.trace import ServerSpan
 from infertap.trace_context import random_bits
 
@@ -33,8 +33,8 @@ def chat_body(size: int) -> bytes:
     return orjson.dumps({"model": "m", "messages": messages, "max_tokens": 100, "temperature": 0.7})
 
 
-def exchange(pipeline: Pipeline, body: bytes) -> Exchange:
-    scope = {
+def exchange(pipeline: Pipeline, body: bytes) -> Sealed:
+    scope: dict[str, Any] = {
         "method": "POST", "path": "/v1/chat/completions", "raw_path": b"", "query_string": b"a=1", "scheme": "http",
         "http_version": "1.1", "root_path": "", "client": ("127.0.0.1", 5), "server": ("127.0.0.1", 8000),
         "headers": [
@@ -44,12 +44,12 @@ def exchange(pipeline: Pipeline, body: bytes) -> Exchange:
     }  # fmt: skip
     bits = random_bits(256)
     span = ServerSpan(pipeline, None, None, bits, pipeline.trace.pure, time.time_ns())
-    started = (time.time_ns(), time.perf_counter_ns())
-    capture = Capture(snapshot(scope), CaptureLimits(1 << 24), pipeline.budget, span, started, bits, 150)
+    limits = CaptureLimits(pipeline.budget, 1 << 24)
+    capture = Capture(snapshot(scope), tuple(scope["headers"]), limits, span, time.perf_counter_ns(), 150)
     capture.received({"type": "http.request", "body": body})
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    capture.sent({"type": "http.response.start", "status": 200, "headers": headers}, 0)
-    capture.sent({"type": "http.response.body", "body": body}, time.perf_counter_ns())
+    capture.sent({"type": "http.response.start", "status": 200, "headers": headers}, time.perf_counter_ns)
+    capture.sent({"type": "http.response.body", "body": body}, time.perf_counter_ns)
     return capture.close(duration_ns=1_000_000, route=None)
 
 

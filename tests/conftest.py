@@ -1,5 +1,6 @@
 """Fixtures that every test may use: free ports, receivers in processes of their own, and patience on busy machines."""
 
+import functools
 import importlib.util
 import shutil
 import signal
@@ -39,6 +40,13 @@ def _patient_requests() -> None:
     # One object, the default of every function and client of httpx.
     timeout = httpx.get.__kwdefaults__["timeout"]
     timeout.connect = timeout.read = timeout.write = timeout.pool = 60.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_tls_context() -> None:
+    """`httpx.get` and its like read all the world's certificates for each request, at 20 ms of processor time."""
+    transports: Any = importlib.import_module("httpx._transports.default")
+    transports.create_ssl_context = functools.cache(transports.create_ssl_context)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@
 
 import os
 import time
+from contextvars import Token
 from weakref import ref
 
 from opentelemetry import context as otel_context
@@ -14,10 +15,12 @@ from opentelemetry.trace import Span, SpanContext
 
 from infertap.asgi_types import ASGIApp, Receive, Scope, Send
 from infertap.build import warm_up
-from infertap.capture import Capture, snapshot
+from infertap.capture import snapshot
 from infertap.config import Config
+from infertap.joining.joining import Joined
 from infertap.joining.official import official_server_span
 from infertap.lifespan import Lifespan
+from infertap.otel_current import attach, current_context, detach
 from infertap.outer import comes_from_sidecar, incoming_context, without_marker
 from infertap.pipeline import Idle, Pipeline
 from infertap.record import Headers, TraceIds
@@ -31,6 +34,9 @@ SCOPE_KEY = "infertap"
 """Where the outermost middleware leaves its recorder in the scope, for `metrics_app` and for an inner middleware."""
 SPAN_KEY = "infertap.span"
 """Where it leaves its server span, for an inner middleware that runs in another context."""
+
+_OFFICIAL_KEY = "infertap.official"
+"""Says that the official middleware has been asked for its span."""
 
 _MASK_64 = (1 << 64) - 1
 _wall_ns, _now_ns = time.time_ns, time.perf_counter_ns
@@ -72,6 +78,7 @@ class InferenceMiddleware:
         return self._pipeline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tap = token = joined = None
         kind = scope["type"]
         if kind == "http":
             pipeline = self._pipeline or self._first_request()
@@ -80,16 +87,30 @@ class InferenceMiddleware:
                 if pipeline.outer_secret is not None and comes_from_sidecar(scope, pipeline.outer_secret):
                     await self._leave_to_sidecar(pipeline, scope, receive, send)
                     return
-                if pipeline.records(scope["path"]) and not _recorded_already(scope, outer, pipeline):
+                if pipeline.records(scope["path"]) and (SPAN_KEY not in scope or not _same_place(outer, pipeline)):
                     if self._official is not None and _may_make_span(pipeline, scope):
+                        scope[_OFFICIAL_KEY] = True
                         await self._official(scope, receive, send)
-                    else:
-                        await self._record(pipeline, scope, receive, send)
-                    return
+                        return
+                    tap, token, joined = _begin(pipeline, scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
             return
-        await self.app(scope, receive, send)
+        try:
+            if tap is None:
+                await self.app(scope, receive, send)
+            else:
+                await self.app(scope, tap.receive, tap.send)
+                tap.app_returned()
+        except BaseException as error:
+            if tap is not None:
+                tap.app_raised(error)
+            raise
+        finally:
+            if token is not None:
+                detach(token)
+            if joined is not None:
+                joined.leave()
 
     def _first_request(self) -> Pipeline | None:
         """A server without lifespan events: start now, without waiting for it. None where nothing is recorded."""
@@ -104,61 +125,22 @@ class InferenceMiddleware:
         self._started = recorder is not None
         pipeline = self._pipeline = recorder if isinstance(recorder, Pipeline) else None
         self._official = None
+        if pipeline is not None:
+            pipeline.inbox.belongs_to_this_thread()
         if pipeline is not None and pipeline.settings.server_span == "otel":
-
-            async def record(scope: Scope, receive: Receive, send: Send) -> None:
-                await self._record(pipeline, scope, receive, send)
-
             try:
-                self._official = official_server_span(record, pipeline.joining)
+                # It calls us again, inside its span.
+                self._official = official_server_span(self, pipeline.joining)
             except Exception as error:
                 # OpenTelemetry's own settings are wrong: the light span stands in, and traffic passes.
                 pipeline.capture_failed(error)
-
-    async def _record(self, pipeline: Pipeline, scope: Scope, receive: Receive, send: Send) -> None:
-        started_at_ns, started_ns = _wall_ns(), _now_ns()
-        tap = token = joined = capture = None
-        joining = pipeline.joining
-        try:
-            frozen = snapshot(scope)
-            bits = random_bits(256)
-            span, context, characters = _server_span(pipeline, frozen.headers, started_at_ns, bits, scope)
-            started = (started_at_ns, started_ns)
-            capture = Capture(frozen, pipeline.limits, pipeline.budget, span, started, bits, characters)
-            make = Tap if pipeline.request_id_header is None else TapWithId
-            tap = make(pipeline, capture, scope, receive, send)
-            if joining.active:
-                # First: where MLflow shares OpenTelemetry's context, it replaces it, and ours must be on top.
-                joined = joining.enter(span, scope)
-            token = otel_context.attach(context)
-            pipeline.began()
-        except Exception as error:
-            if capture is not None:
-                capture.abandon()
-            pipeline.capture_failed(error, started_at_ns)
-            tap = None
-        try:
-            if tap is None:
-                await self.app(scope, receive, send)
-            else:
-                await self.app(scope, tap.receive, tap.send)
-                tap.app_returned()
-        except BaseException as error:
-            if tap is not None:
-                tap.app_raised(error)
-            raise
-        finally:
-            if token is not None:
-                otel_context.detach(token)
-            if joined is not None:
-                joined.leave()
 
     async def _leave_to_sidecar(self, pipeline: Pipeline, scope: Scope, receive: Receive, send: Send) -> None:
         """The sidecar in front writes row and server span; here, children only find their parent."""
         token = joined = None
         inner = scope
         try:
-            base = otel_context.get_current()
+            base = current_context()
             current = _outer_span(base, scope)
             if current is None:
                 context = incoming_context(pipeline, scope["headers"])
@@ -169,14 +151,14 @@ class InferenceMiddleware:
             outer = current_server_span(context)
             if outer is not None and pipeline.joining.active:
                 joined = pipeline.joining.enter(outer, inner)
-            token = otel_context.attach(context)
+            token = attach(context)
         except Exception as error:
             pipeline.capture_failed(error)
         try:
             await self.app(inner, receive, send)
         finally:
             if token is not None:
-                otel_context.detach(token)
+                detach(token)
             if joined is not None:
                 joined.leave()
 
@@ -184,42 +166,92 @@ class InferenceMiddleware:
         await Lifespan(self.app, self._config, self._adopt).run(scope, receive, send)
 
 
+def _begin(
+    pipeline: Pipeline, scope: Scope, receive: Receive, send: Send
+) -> tuple[Tap | None, Token[otel_context.Context] | None, Joined | None]:
+    """A request to be recorded arrived. What watches it, and what is to be undone at its end; never raises."""
+    started_at_ns, started_ns = _wall_ns(), _now_ns()
+    tap = token = joined = None
+    joining = pipeline.joining
+    try:
+        headers = tuple(scope["headers"])
+        bits = random_bits(256)
+        base = current_context()
+        usual = not base and SPAN_KEY not in scope and pipeline.span_excluded is None
+        special = None if usual else _special_span(pipeline, headers, started_at_ns, bits, scope)
+        if special is None:
+            trace = pipeline.trace
+            traceparent, ids, remote, characters = trace.arrive(headers, bits)
+            span = ServerSpan(pipeline, ids, traceparent, bits, trace.pure, started_at_ns)
+            scope[SPAN_KEY] = span
+            context = context_with(span, base if remote is None else remote)
+        else:
+            span, context = special
+            characters = header_characters(headers)
+        make = Tap if pipeline.request_id_header is None else TapWithId
+        tap = make(snapshot(scope), headers, pipeline.limits, span, started_ns, characters)
+        tap.pipeline, tap.scope, tap.server_receive, tap.server_send = pipeline, scope, receive, send
+        if joining.active:
+            # First: where MLflow shares OpenTelemetry's context, it replaces it, and ours must be on top.
+            joined = joining.enter(span, scope)
+        token = attach(context)
+        pipeline.began()
+    except Exception as error:
+        if tap is not None:
+            tap.abandon()
+        pipeline.capture_failed(error, started_at_ns)
+        tap = None
+    return tap, token, joined
+
+
 def _may_make_span(pipeline: Pipeline, scope: Scope) -> bool:
-    """Whether the official middleware is to make one: nobody outside of us has, and none is unwanted."""
-    if _outer_span(otel_context.get_current(), scope) is not None:
+    """Whether the official middleware is to make one: neither it nor anybody outside has, and none is unwanted."""
+    if _OFFICIAL_KEY in scope:
         return False
-    return pipeline.settings.span_excluded is None or not pipeline.span_excluded(scope)
+    if _outer_span(current_context(), scope) is not None:
+        return False
+    return pipeline.span_excluded is None or not pipeline.span_excluded(scope)
 
 
-def _recorded_already(scope: Scope, outer: Pipeline, pipeline: Pipeline) -> bool:
+def _same_place(outer: Pipeline, pipeline: Pipeline) -> bool:
     """Whether an outer middleware writes this request's row to the same place: one request is one row."""
-    if SPAN_KEY not in scope:
-        return False
     return outer is pipeline or outer.choice.folder == pipeline.choice.folder
 
 
-def _server_span(
+def _special_span(
     pipeline: Pipeline, headers: Headers, started_at_ns: int, bits: int, scope: Scope
-) -> tuple[ServerSpan, otel_context.Context, int]:
-    """The request's span, and its context; a valid span that is current already stays current. And the characters of
-    the headers."""
-    base = otel_context.get_current()
-    outer = _outer_span(base, scope) if base or SPAN_KEY in scope else None
-    if outer is not None:
+) -> tuple[ServerSpan, otel_context.Context] | None:
+    """The request's span, and its context, where they do not follow from the headers alone; else None."""
+    base = current_context()
+    outer, around = _outer_span(base, scope), _request_around(base, scope)
+    if outer is not None and around is None:
+        # Somebody else's span of this very request stays current.
         span = ServerSpan(pipeline, _joined(outer, bits), None, bits, None, started_at_ns)
         scope.setdefault(SPAN_KEY, span)
-        return span, context_with(span, base, current=False), header_characters(headers)
-    if pipeline.settings.span_excluded is not None and pipeline.span_excluded(scope):
+        return span, context_with(span, base, current=False)
+    if pipeline.span_excluded is not None and pipeline.span_excluded(scope):
         # Resolved here, without a sampler: the worker would sample it after all.
         unsampled = derive_ids(_header(headers, b"traceparent"), bits, None)
         span = ServerSpan(pipeline, unsampled, None, bits, None, started_at_ns)
         span.excluded = True
         scope[SPAN_KEY] = span
-        return span, context_with(span, base, current=False), header_characters(headers)
-    traceparent, ids, context, characters = pipeline.trace.arrive(headers, bits)
-    span = ServerSpan(pipeline, ids, traceparent, bits, pipeline.trace.pure, started_at_ns)
-    scope[SPAN_KEY] = span
-    return span, context_with(span, base if context is None else context), characters
+        if around is not None:
+            base = otel_context.Context({key: value for key, value in base.items() if key != CURRENT_SPAN_KEY})
+        return span, context_with(span, base, current=False)
+    if outer is not None and around is not None and not around.is_over and _header(headers, b"traceparent") is None:
+        span = scope[SPAN_KEY] = ServerSpan(pipeline, _nested(outer, bits), None, bits, None, started_at_ns)
+        return span, context_with(span, base)
+    return None
+
+
+def _request_around(base: otel_context.Context, scope: Scope) -> ServerSpan | None:
+    """The span of another request, in whose context this one arrives.
+
+    It was made in there (an app that calls an app in its own process), or it is the next one on a connection whose
+    server begins it where the one before has ended: that one `is_over`.
+    """
+    span = None if SPAN_KEY in scope else current_server_span(base)
+    return None if isinstance(span, OuterSpan) else span
 
 
 def _outer_span(base: otel_context.Context, scope: Scope) -> Span | None:
@@ -232,12 +264,19 @@ def _outer_span(base: otel_context.Context, scope: Scope) -> Span | None:
 
 
 def _joined(outer: Span, bits: int) -> TraceIds:
-    current = outer.get_span_context()
+    child = _nested(outer, bits)
     parent = getattr(outer, "parent", None)
-    state = current.trace_state.to_header() if current.trace_state else ""
     parent_id = parent.span_id if isinstance(parent, SpanContext) else 0
+    return child._replace(
+        span_id=child.parent_span_id, parent_span_id=parent_id, foreign=True, own_span_id=child.span_id
+    )
+
+
+def _nested(outer: Span, bits: int) -> TraceIds:
+    current = outer.get_span_context()
+    state = current.trace_state.to_header() if current.trace_state else ""
     own = (bits >> 64) & _MASK_64 or 1
-    return TraceIds(current.trace_id, current.span_id, parent_id, int(current.trace_flags), state, True, own)
+    return TraceIds(current.trace_id, own, current.span_id, int(current.trace_flags), state)
 
 
 def _header(headers: Headers, wanted: bytes) -> bytes | None:

@@ -6,8 +6,9 @@
 4. Reaching a limit drops the *body* and says so in `codes`; the exchange itself always closes.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from operator import itemgetter
+from typing import Any, Final
 
 from infertap.record import (
     FIELD_CHARACTERS_MAX,
@@ -32,9 +33,6 @@ _CHARACTER_BYTES = 4
 FIRST_GRANT_BYTES = 8 << 10
 GRANT_BYTES = 64 << 10
 """A capture takes its room from the shared budget in pieces: a small one that holds most exchanges, then larger."""
-
-# The value of an enum's member is looked up by a Python function, each time.
-_COMPLETE, _DISCONNECTED = EndReason.COMPLETE.value, EndReason.CLIENT_DISCONNECT.value
 
 
 class ByteBudget:
@@ -71,11 +69,19 @@ class ByteBudget:
         self.released += size
 
 
-class CaptureLimits(NamedTuple):
-    """What one capture may keep."""
+class CaptureLimits:
+    """What captures may keep.
 
-    body_bytes_max: int
-    """Per body; 0 keeps none (content = "metadata")."""
+    Args:
+        budget: Shared by all captures of the process.
+        body_bytes_max: Per body; 0 keeps none (content = "metadata").
+    """
+
+    __slots__ = ("body_bytes_max", "budget")
+
+    def __init__(self, budget: ByteBudget, body_bytes_max: int) -> None:
+        self.budget = budget
+        self.body_bytes_max = body_bytes_max
 
 
 def chunks_bytes(chunks: Sequence[bytes]) -> int:
@@ -83,66 +89,97 @@ def chunks_bytes(chunks: Sequence[bytes]) -> int:
     return sum(map(len, chunks)) + CHUNK_BYTES * len(chunks)
 
 
-def snapshot(scope: Mapping[str, Any]) -> ScopeSnapshot:
+_PARTS = itemgetter("method", "path", "query_string", "http_version", "scheme", "root_path", "client", "server")
+_METHOD: Final = 0
+_PATH: Final = 1
+_QUERY: Final = 2
+ROOT_PATH: Final = 5
+ScopeParts = tuple[str, str, bytes, str, str, str, tuple[str, int | None] | None, tuple[str, int | None] | None]
+"""The fields of a `ScopeSnapshot` but its headers. On the event loop tuples are plain: named ones cost several times as
+much."""
+Sealed = tuple[Any, ...]
+"""A finished exchange as the event loop leaves it; `opened` makes an `Exchange` of it on the worker."""
+SEALED_SPAN, SEALED_HELD, SEALED_GRANTED = 0, -2, -1
+"""Where a `Sealed` has what the queue looks at: the request's span, `held_bytes` and `granted_bytes`."""
+
+
+def snapshot(scope: Mapping[str, Any]) -> ScopeParts:
     """The parts of an HTTP scope that a record needs; taken at arrival, because apps and routers write into it."""
+    try:
+        parts: ScopeParts = _PARTS(scope)
+    except KeyError:
+        parts = _with_defaults(scope)
+    return parts if parts[_PATH] else _with_defaults(scope)
+
+
+def _with_defaults(scope: Mapping[str, Any]) -> ScopeParts:
     get = scope.get
-    raw_path = get("raw_path")
-    path = scope["path"]
-    parts = (
+    path, raw_path = scope["path"], get("raw_path")
+    return (
         scope["method"],
         path if path or not raw_path else raw_path.decode("latin-1"),
         get("query_string", b""),
         get("http_version", "1.1"),
         get("scheme", "http"),
         get("root_path", ""),
-        tuple(scope["headers"]),
         get("client"),
         get("server"),
     )
-    # tuple.__new__ skips the keyword machinery of a NamedTuple.
-    return tuple.__new__(ScopeSnapshot, parts)
 
 
 class Capture:
     """The state of one exchange. Methods are called from one event loop and never raise on well-formed messages."""
 
-    # Defaults live on the class: an instance that stores only what differs is made in half the time.
-    room = granted = request_bytes = response_bytes = chunk_count = status_code = 0
-    first_chunk_at_ns = -1
-    request_complete = response_started = complete = disconnected = trailers = False
-    response_headers: Headers = ()
-    codes: tuple[str, ...] = ()
-    end_reason: str | None = None
-    error_type: str | None = None
-    error_message: str | None = None
+    # Slots, all set at once: to find a value on the class instead costs the interpreter ten times as much.
+    __slots__ = (
+        "_characters", "_limits", "_request_kept", "_response_kept", "chunk_count", "closed", "codes", "complete",
+        "disconnected", "end_reason", "error_message", "error_type", "first_chunk_at_ns", "granted", "headers",
+        "parts", "request_bytes", "request_chunks", "request_complete", "response_bytes", "response_chunks",
+        "response_headers", "response_started", "room", "span", "started_ns", "status_code", "trailers",
+    )  # fmt: skip
 
     def __init__(
         self,
-        scope: ScopeSnapshot,
+        parts: ScopeParts,
+        headers: Headers,
         limits: CaptureLimits,
-        budget: ByteBudget,
         span: ServerSpan,
-        started: tuple[int, int],
-        bits: int,
+        started_ns: int,
         characters: int,
     ) -> None:
         """Args:
-        started: (nanoseconds since the epoch, monotonic nanoseconds) of the arrival.
-        bits: 256 random bits, from which the ids are derived.
+        span: The request's; it knows when it arrived, and its random bits.
+        started_ns: The arrival on a monotonic clock.
         characters: Length of all request headers, names and values.
         """
-        self.scope = scope
+        self.parts = parts
+        self.headers = headers
         self.span = span
-        self.bits = bits
-        self.started_at_ns, self.started_ns = started
-        self._budget = budget
-        self._body_bytes_max = limits.body_bytes_max
-        self._request_kept = self._response_kept = limits.body_bytes_max > 0
+        self.started_ns = started_ns
+        self._limits = limits
         self._characters = characters
-        if budget.take(FIRST_GRANT_BYTES):
+        budget = limits.budget
+        taken = budget.taken + FIRST_GRANT_BYTES
+        if taken - budget.released <= budget.bytes_max:
+            budget.taken = taken
             self.room = self.granted = FIRST_GRANT_BYTES
+        else:
+            self.room = self.granted = 0
+        self._request_kept = kept = limits.body_bytes_max > 0
+        # The server sends nothing of an answer to HEAD.
+        self._response_kept = kept and parts[_METHOD] != "HEAD"
         self.request_chunks: list[bytes] = []
         self.response_chunks: list[bytes] = []
+        self.request_bytes = self.response_bytes = self.chunk_count = self.status_code = 0
+        self.first_chunk_at_ns = -1
+        self.request_complete = self.response_started = self.complete = self.disconnected = self.trailers = False
+        self.closed = False
+        """Whether its exchange is on its way."""
+        self.response_headers: Headers = ()
+        self.codes: tuple[str, ...] = ()
+        self.end_reason: str | None = None
+        self.error_type: str | None = None
+        self.error_message: str | None = None
 
     def received(self, message: Message) -> None:
         """One message that the server gave to the app."""
@@ -162,10 +199,10 @@ class Capture:
             # Starlette's streaming answers ask for it all the time: after the end it says nothing.
             self.disconnected = True
 
-    def sent(self, message: Message, now_ns: int) -> bool:
+    def sent(self, message: Message, now_ns: Callable[[], int]) -> bool:
         """One message that the app gave to the server; True where it completes the answer.
 
-        `now_ns` is monotonic and is only read for the first chunk.
+        `now_ns` tells monotonic time, and is only asked at the first chunk.
         """
         kind = message["type"]
         if kind == "http.response.body":
@@ -173,7 +210,17 @@ class Capture:
                 return False
             body = message.get("body")
             if body:
-                self._body(body, now_ns)
+                if self._response_kept:
+                    size = len(body)
+                    if not self.chunk_count:
+                        self.first_chunk_at_ns = now_ns()
+                    self.chunk_count += 1
+                    self.response_bytes += size
+                    room = self.room = self.room - size - CHUNK_BYTES
+                    if room >= 0 or self._more_room(size, request=False):
+                        self.response_chunks.append(body if type(body) is bytes else bytes(body))
+                elif self.parts[_METHOD] != "HEAD":
+                    self._count(body, now_ns)
             if message.get("more_body", False) or self.trailers:
                 return False
             self.complete = True
@@ -181,13 +228,15 @@ class Capture:
         if kind == "http.response.start":
             if not self.response_started:
                 self.response_started = True
-                self.status_code = message["status"]
                 headers = message.get("headers") or ()
                 if type(headers) is not list and type(headers) is not tuple:
                     # ASGI allows any iterable, and an iterator would be empty when the server reads it.
                     headers = message["headers"] = list(headers)
                 self.response_headers = tuple(headers)
-                self.trailers = bool(message.get("trailers", False))
+                self.trailers = message.get("trailers", False)
+                status = message["status"]
+                # Some servers take "200" as well; compared with a number, it would raise in the app's face.
+                self.status_code = status if type(status) is int else int(status)
             return False
         if self.complete:
             return False
@@ -198,37 +247,33 @@ class Capture:
             return not message.get("more_body", False) and self._file_sent()
         return False
 
-    def _body(self, body: bytes, now_ns: int) -> None:
-        if self.scope.method == "HEAD":
-            return  # the server sends none of it
-        size = len(body)
-        if self.chunk_count == 0:
-            self.first_chunk_at_ns = now_ns
+    def _count(self, body: bytes, now_ns: Callable[[], int]) -> None:
+        """A chunk of an answer that is not kept."""
+        if not self.chunk_count:
+            self.first_chunk_at_ns = now_ns()
         self.chunk_count += 1
-        self.response_bytes += size
-        if self._response_kept:
-            room = self.room = self.room - size - CHUNK_BYTES
-            if room >= 0 or self._more_room(size, request=False):
-                self.response_chunks.append(body if type(body) is bytes else bytes(body))
+        self.response_bytes += len(body)
 
     def _file_sent(self) -> bool:
         """The server sends a file by itself: its bytes never pass here."""
+        self._give_up(ErrorCode.RESPONSE_NOT_SEEN, request=False)
         declared = next((value for name, value in self.response_headers if name.lower() == b"content-length"), b"")
         self.response_bytes = int(declared) if declared.isdigit() else 0
-        self._give_up(ErrorCode.RESPONSE_NOT_SEEN, request=False)
         self.complete = True
         return True
 
     def _more_room(self, size: int, *, request: bool) -> bool:
         """`room` fell below zero: is it the body's cap, or does the shared budget have more?"""
+        if not request:
+            self._count_answer(len(self.response_chunks) + 1)
         total = self.request_bytes if request else self.response_bytes
-        if total > self._body_bytes_max:
+        if total > self._limits.body_bytes_max:
             over = ErrorCode.REQUEST_OVER_CAPTURE_LIMIT if request else ErrorCode.RESPONSE_OVER_CAPTURE_LIMIT
             self._give_up(over, request=request, refused=size)
             return False
         # Where a whole piece is not to be had, what is missing may be.
         for wanted in (max(GRANT_BYTES, size + CHUNK_BYTES), -self.room):
-            if self._budget.take(wanted):
+            if self._limits.budget.take(wanted):
                 self.granted += wanted
                 self.room += wanted
                 return True
@@ -239,15 +284,23 @@ class Capture:
     def _give_up(self, code: ErrorCode, *, request: bool, refused: int | None = None) -> None:
         """Let a body go. Its room is free again for the other one, also that of a chunk that was never kept."""
         chunks = self.request_chunks if request else self.response_chunks
+        if request:
+            self._request_kept = False
+        elif self._response_kept:
+            self._count_answer(len(chunks) + (refused is not None))
+            self._response_kept = False
         self.room += chunks_bytes(chunks)
         if refused is not None:
             self.room += refused + CHUNK_BYTES
         chunks.clear()
-        if request:
-            self._request_kept = False
-        else:
-            self._response_kept = False
         self.codes += (code.value,)
+
+    def _count_answer(self, chunks: int) -> None:
+        """Count an answer that is kept, in so many chunks, by the room that they took."""
+        size = self.granted - self.room - CHUNK_BYTES * chunks
+        if self._request_kept:
+            size -= self.request_bytes + CHUNK_BYTES * len(self.request_chunks)
+        self.chunk_count, self.response_bytes = chunks, size
 
     def failed(self, error_type: str, error_message: str) -> None:
         """The app raised. Where no status went out, the server answers 500."""
@@ -271,27 +324,24 @@ class Capture:
         """There will be no exchange: its room is free again, and nothing more is kept. Safe twice."""
         self._request_kept = self._response_kept = False
         granted, self.granted, self.room = self.granted, 0, 0
-        self._budget.give_back(granted)
+        self._limits.budget.give_back(granted)
 
-    def close(self, *, duration_ns: int, route: str | None) -> Exchange:
-        """The finished exchange. Called once."""
+    def close(self, *, duration_ns: int, route: str | None) -> Sealed:
+        """The finished exchange. Called once; what passes later changes nothing."""
         # Room is granted in pieces, so the last piece may have let a body grow past its cap.
-        if self._request_kept and self.request_bytes > self._body_bytes_max:
+        bytes_max = self._limits.body_bytes_max
+        chunks = len(self.response_chunks)
+        if chunks > self.chunk_count:
+            self._count_answer(chunks)
+        if self.request_bytes > bytes_max and self._request_kept:
             self._give_up(ErrorCode.REQUEST_OVER_CAPTURE_LIMIT, request=True)
-        if self._response_kept and self.response_bytes > self._body_bytes_max:
+        if self.response_bytes > bytes_max and self._response_kept:
             self._give_up(ErrorCode.RESPONSE_OVER_CAPTURE_LIMIT, request=False)
-        whole = self.complete and not self.disconnected
-        if self.end_reason is None:
-            self.end_reason = _COMPLETE if whole else self._unfinished()
-        if self.status_code == 0:
-            self.status_code = 499 if self.end_reason == _DISCONNECTED else 500
         span = self.span
         span.closed = True
-        first = self.first_chunk_at_ns
         # What is kept beside the bodies. Here and not in a function of its own, which would cost as much again.
-        _, path, query, _, _, _, headers, _, _ = self.scope
-        answered = self.response_headers
-        size = self._characters + _CHARACTER_BYTES * len(path) + len(query)
+        parts, headers, answered = self.parts, self.headers, self.response_headers
+        size = self._characters + _CHARACTER_BYTES * len(parts[_PATH]) + len(parts[_QUERY])
         for name, value in answered:
             size += len(name) + len(value)
         size += HEADER_BYTES * (len(headers) + len(answered))
@@ -301,50 +351,52 @@ class Capture:
         if span.content_bytes:
             self.codes += span.codes
             size += span.content_bytes
-        exchange = (
-            self.scope,
+        granted = self.granted
+        sealed = (
+            span,
+            self.parts,
+            self.headers,
             route,
-            self.started_at_ns,
             duration_ns,
-            first - self.started_ns if first >= 0 else -1,
-            self.bits,
-            span.ids,
-            tuple(self.request_chunks),
+            self.first_chunk_at_ns,
+            self.started_ns,
+            self.request_chunks,
             self.request_bytes,
             self.request_complete,
-            tuple(self.response_chunks),
+            self.response_chunks,
             self.response_bytes,
             self.response_headers,
             self.response_started,
-            whole,
+            self.complete,
+            self.disconnected,
             self.chunk_count,
             self.status_code,
             self.end_reason,
             self.codes,
             self.error_type,
             self.error_message,
-            span.tags,
-            span.facts() if span.touched else None,
-            RECORD_BYTES + size + self.granted - self.room,
-            self.granted,
+            RECORD_BYTES + size + granted - self.room,
+            granted,
         )
-        return tuple.__new__(Exchange, exchange)
+        # The lists of chunks are the queue's now.
+        self._request_kept = False
+        self.complete = True
+        return sealed
 
     def _trimmed_bytes(self) -> int:
         """Let go of what is over the limits of a record's fields; the size of what is left."""
         # The ids may come from a header that is let go.
         self.span.resolve()
-        scope = self.scope
-        headers = self._within(scope.headers, ErrorCode.REQUEST_HEADERS_OVER_LIMIT)
+        headers = self.headers = self._within(self.headers, ErrorCode.REQUEST_HEADERS_OVER_LIMIT)
         answered = self.response_headers = self._within(self.response_headers, ErrorCode.RESPONSE_HEADERS_OVER_LIMIT)
-        path, query = scope.path, scope.query_string
+        method, path, query = self.parts[:3]
         if len(path) > FIELD_CHARACTERS_MAX:
             path = ""
             self.codes += (ErrorCode.PATH_OVER_LIMIT.value,)
         if len(query) > FIELD_CHARACTERS_MAX:
             query = b""
             self.codes += (ErrorCode.QUERY_OVER_LIMIT.value,)
-        self.scope = scope._replace(headers=headers, path=path, query_string=query)
+        self.parts = (method, path, query, *self.parts[3:])
         size = header_characters(headers) + header_characters(answered)
         size += value_bytes(self.error_message) if self.error_message is not None else 0
         return size + HEADER_BYTES * (len(headers) + len(answered)) + _CHARACTER_BYTES * len(path) + len(query)
@@ -356,8 +408,49 @@ class Capture:
             self.codes += (code.value,)
         return kept
 
-    def _unfinished(self) -> str:
-        if self.disconnected:
-            return _DISCONNECTED
-        self.error_type = self.error_type or "IncompleteResponse"
-        return EndReason.APP_ERROR.value
+
+def opened(sealed: Sealed) -> Exchange:
+    """What `Capture.close` sealed."""
+    (
+        span, parts, headers, route, duration_ns, first_at_ns, started_ns, request_chunks, request_bytes,
+        request_complete, response_chunks, response_bytes, response_headers, response_started, complete,
+        disconnected, chunk_count, status_code, end_reason, codes, error_type, error_message, held_bytes, granted_bytes,
+    ) = sealed  # fmt: skip
+    whole = complete and not disconnected
+    if end_reason is None:
+        if whole:
+            end_reason = EndReason.COMPLETE.value
+        elif disconnected:
+            end_reason = EndReason.CLIENT_DISCONNECT.value
+        else:
+            end_reason = EndReason.APP_ERROR.value
+            error_type = error_type or "IncompleteResponse"
+    if status_code == 0:
+        status_code = 499 if end_reason == EndReason.CLIENT_DISCONNECT.value else 500
+    return Exchange(
+        scope=ScopeSnapshot._make((*parts, headers)),
+        route=route,
+        started_at_ns=span.started_at_ns,
+        duration_ns=duration_ns,
+        first_chunk_ns=first_at_ns - started_ns if first_at_ns >= 0 else -1,
+        bits=span.bits,
+        trace=span.ids,
+        request_chunks=tuple(request_chunks),
+        request_bytes=request_bytes,
+        request_complete=request_complete,
+        response_chunks=tuple(response_chunks),
+        response_bytes=response_bytes,
+        response_headers=response_headers,
+        response_started=response_started,
+        response_complete=whole,
+        chunk_count=chunk_count,
+        status_code=status_code,
+        end_reason=end_reason,
+        codes=codes,
+        error_type=error_type,
+        error_message=error_message,
+        tags=span.tags,
+        span_facts=span.facts() if span.touched else None,
+        held_bytes=held_bytes,
+        granted_bytes=granted_bytes,
+    )

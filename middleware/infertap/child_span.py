@@ -18,8 +18,9 @@ from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, StatusCode
 from opentelemetry.util.types import AttributeValue
 
+from infertap.otel_current import attach, current_context, detach
 from infertap.record import PendingSpan, SpanRecord, TraceIds, request_id
-from infertap.sizes import value_bytes
+from infertap.sizes import prints_long, value_bytes
 from infertap.texts import text_of
 from infertap.trace import CURRENT_SPAN_KEY, SERVER_SPAN_KEY, ServerSpan, bound_request
 from infertap.trace_context import marked_state, random_bits
@@ -32,6 +33,8 @@ _OUTPUT_KEYS = ("output.value", "output.mime_type")
 _SPAN_BYTES = 1 << 10
 """What a child span holds in memory without what the app sets on it, and with a name of ordinary length."""
 _NAME_CHARACTERS_FREE = 256
+_REPR_CHARACTERS_MAX = 64 << 10
+"""Of an object in inputs and outputs that JSON does not know."""
 _NO_IDS = TraceIds(0, 0, 0, 0, "")
 
 _wall_ns = time.time_ns
@@ -45,18 +48,25 @@ class ChildSpan(ServerSpan):
         parent: Of infertap's making; its ids become this span's trace and parent ids.
     """
 
-    ids: TraceIds | None = None
-    held_bytes = _SPAN_BYTES
-    end_ns = 0
+    __slots__ = ("_parent", "_server", "_span_id", "end_ns", "held_bytes", "name", "start_ns")
 
     def __init__(self, name: str, server: ServerSpan, parent: ServerSpan) -> None:
         # Not the parent's constructor: it is for spans that are made from a traceparent.
         self.name = name if name.__class__ is str else text_of(name)
         self.sink = server.sink
-        self.request_key = server.request_key
+        self.ids = None
+        self.closed = self.touched = False
+        self.content_bytes = self.end_ns = 0
+        self.held_bytes = _SPAN_BYTES
+        self._server = server
         self._parent = parent
         self._span_id = random_bits(64)
         self.start_ns = _wall_ns()
+
+    @property
+    def request_key(self) -> tuple[int, int] | None:
+        """The request's."""
+        return self._server.request_key
 
     def resolve(self) -> TraceIds:
         ids = self.ids
@@ -150,6 +160,8 @@ def _under_foreign(parent: Span, name: str, server: ServerSpan) -> ChildSpan | N
 
 
 def _repr_of(value: object) -> str:
+    if prints_long(value, _REPR_CHARACTERS_MAX):
+        return f"<{type(value).__qualname__} that is too large to be printed>"
     try:
         return repr(value)
     except Exception:
@@ -184,20 +196,17 @@ class start_span:  # noqa: N801 - reads as the function it is used as
         self._attributes = attributes
 
     def __enter__(self) -> ChildSpan:
-        current = otel_context.get_current()
+        current = current_context()
+        token = None
         # What stands under these keys is known; a cast() would be a call on the event loop.
         server: ServerSpan | None = current.get(SERVER_SPAN_KEY) or bound_request.get()  # type: ignore[assignment]
         if server is None:
             span = ChildSpan(self._name, _NOWHERE, _NOWHERE)
-            self._token = None
         else:
             parent: Span | None = current.get(CURRENT_SPAN_KEY)  # type: ignore[assignment]
             span = ChildSpan(self._name, server, server) if parent is server else _child(self._name, server, parent)
-            context = otel_context.Context(current)
-            # A Context refuses `[]=`; nobody has seen this one yet.
-            dict.__setitem__(context, CURRENT_SPAN_KEY, span)
-            self._token = otel_context.attach(context)
-        self._span = span
+            token = attach(otel_context.Context({**current, CURRENT_SPAN_KEY: span}))
+        self._span, self._token = span, token
         if self._attributes is not None:
             span.set_attributes(self._attributes)
         return span
@@ -206,7 +215,7 @@ class start_span:  # noqa: N801 - reads as the function it is used as
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._token is not None:
-            otel_context.detach(self._token)
+            detach(self._token)
         span = self._span
         if error is not None and isinstance(error, Exception):
             span.record_exception(error)

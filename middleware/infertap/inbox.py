@@ -2,17 +2,20 @@
 
 1. `ByteBudget` bounds the requests: their bodies from arrival on, headers and what the app sets from the end on. When
    even the bare records do not fit, they are refused.
-2. Spans have a share of their own, under a lock, because any thread may end one.
+2. Spans have a share of their own, and any thread may end one: the event loop's are counted apart from the others',
+   because a lock would be a tenth of what a span costs it.
 """
 
 import threading
 from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
+from threading import get_ident
+from typing import NamedTuple, cast
 
-from infertap.capture import ByteBudget, chunks_bytes
+from infertap.capture import SEALED_GRANTED, SEALED_HELD, SEALED_SPAN, ByteBudget, Sealed, chunks_bytes, opened
 from infertap.handover import SpanBatch
 from infertap.record import ErrorCode, Exchange, PendingSpan
+from infertap.trace import ServerSpan
 
 
 class Handed(NamedTuple):
@@ -52,72 +55,98 @@ class Inbox:
     def __init__(self, bytes_max: int, span_bytes_max: int) -> None:
         self.budget = ByteBudget(bytes_max)
         self.span_bytes_max = span_bytes_max
-        self.span_bytes = 0
+        self.queue: deque[Item | Sealed] = deque()
+        self._loop: int | None = None
+        # Of spans: each number has one thread that writes it, or the lock.
+        self._from_loop = self._from_others = self._given_back = 0
         self._spans_dropped = 0
-        self.queue: deque[Item] = deque()
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
 
-    def put_exchange(self, exchange: Exchange) -> bool:
+    def belongs_to_this_thread(self) -> None:
+        """Most spans will end here, on the event loop: they are put without the lock. The first caller has it."""
+        if self._loop is None:
+            self._loop = get_ident()
+
+    @property
+    def span_bytes(self) -> int:
+        """Bytes that spans hold, from their end until they are on the disk."""
+        return self._from_loop + self._from_others - self._given_back
+
+    def put_exchange(self, sealed: Sealed) -> bool:
         """Queue a finished exchange; false where there is no room for its record. Event loop only."""
         budget = self.budget
-        missing = exchange.held_bytes - exchange.granted_bytes
+        missing = sealed[SEALED_HELD] - sealed[SEALED_GRANTED]
         if missing <= 0:
             budget.taken += missing
         elif not budget.take(missing):
             # Bodies go first: their room may be enough for the record.
-            exchange = _without_bodies(exchange)
+            exchange = _without_bodies(opened(sealed))
             missing = exchange.held_bytes - exchange.granted_bytes
             if missing <= 0:
                 budget.give_back(-missing)
             elif not budget.take(missing):
                 budget.give_back(exchange.granted_bytes)
                 return False
-        self.queue.append(exchange)
+            self.queue.append(exchange)
+            return True
+        self.queue.append(sealed)
         return True
 
     def put_span(self, span: PendingSpan) -> bool:
         """Queue a finished span; false, and counted, where there is no room. Any thread."""
-        size = span.held_bytes
-        with self.lock:
-            if self.span_bytes + size > self.span_bytes_max:
-                self._spans_dropped += 1
-                return False
-            self.span_bytes += size
-        self.queue.append(span)
-        return True
+        if get_ident() == self._loop:
+            taken = self._from_loop + span.held_bytes
+            if taken + self._from_others - self._given_back <= self.span_bytes_max:
+                self._from_loop = taken
+                self.queue.append(span)
+                return True
+        elif self._take(span.held_bytes):
+            self.queue.append(span)
+            return True
+        with self._lock:
+            self._spans_dropped += 1
+        return False
 
     def put_batch(self, batch: SpanBatch) -> bool:
         """Queue all spans of a batch, or none where there is no room. Any thread."""
-        size = batch.held_bytes
-        with self.lock:
+        if not self._take(batch.held_bytes):
+            return False
+        self.queue.extend(Handed(batch, place) for place in range(len(batch.spans)))
+        return True
+
+    def _take(self, size: int) -> bool:
+        with self._lock:
             if self.span_bytes + size > self.span_bytes_max:
                 return False
-            self.span_bytes += size
-        self.queue.extend(Handed(batch, place) for place in range(len(batch.spans)))
+            self._from_others += size
         return True
 
     def take_dropped(self) -> int:
         """How many spans found no room since the last call."""
-        with self.lock:
+        with self._lock:
             dropped, self._spans_dropped = self._spans_dropped, 0
         return dropped
 
     def items(self) -> Iterator[Item]:
         """What waits, oldest first, taken as it is asked for. Worker only."""
         while self.queue:
-            yield self.queue.popleft()
+            item = self.queue.popleft()
+            yield opened(item) if type(item) is tuple else cast("Item", item)
 
     def release(self, item: Item) -> int:
         """Give a span's bytes back; returns the bytes of a request that `budget.release` is to give back in time."""
         if isinstance(item, Exchange):
             return item.held_bytes
-        with self.lock:
-            self.span_bytes -= item.held_bytes
+        self._given_back += item.held_bytes
         return 0
 
 
-def arrival_ns(item: Item) -> int:
+def arrival_ns(item: Item | Sealed) -> int:
     """When the request or the span began, nanoseconds since the epoch."""
+    if type(item) is tuple:
+        span: ServerSpan = item[SEALED_SPAN]
+        return span.started_at_ns
+    item = cast("Item", item)
     return item.started_at_ns if isinstance(item, Exchange) else item.start_ns
 
 

@@ -9,16 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from infertap.capture import CaptureLimits
+from infertap.capture import SEALED_GRANTED, SEALED_HELD, CaptureLimits, Sealed
 from infertap.choice import Choice
 from infertap.clock import Clock
 from infertap.events import EventLog
 from infertap.handover import SpanBatch
-from infertap.inbox import Inbox
+from infertap.inbox import Inbox, arrival_ns
 from infertap.joining.joining import Joining, JoiningSettings
 from infertap.paths import PathFilter
 from infertap.processors.assemble import Assembler
-from infertap.record import Exchange, LossCause, PendingSpan
+from infertap.record import LossCause, PendingSpan
 from infertap.spool.page import BACKGROUND_FAILURES, CAPTURE_FAILURES, FINISHED, SEEN
 from infertap.spool.writer import SpoolWriter
 from infertap.trace_context import TraceSettings
@@ -97,10 +97,12 @@ class Pipeline:
         self.budget = self.inbox.budget
         self.submit_span: Callable[[PendingSpan], bool] = self.inbox.put_span
         """Take a finished child span; drop it, counted, where there is no room. Any thread. Whether it was taken."""
-        self.limits = CaptureLimits(settings.capture_bytes_max)
+        self.limits = CaptureLimits(self.budget, settings.capture_bytes_max)
         self.records: Callable[[str], bool] = PathFilter(settings.include_paths, settings.exclude_paths).records
         self.request_id_header = settings.request_id_header
         self.outer_secret = settings.outer_secret
+        self.span_excluded = settings.span_excluded
+        """Whether `OTEL_PYTHON_[ASGI_]EXCLUDED_URLS` takes a request's span (never its row); None where unset."""
         self.worker = Worker(
             self.inbox,
             assembler=assembler,
@@ -118,23 +120,25 @@ class Pipeline:
 
     # The event loop's side.
 
-    def span_excluded(self, scope: Mapping[str, Any]) -> bool:
-        """Whether `OTEL_PYTHON_[ASGI_]EXCLUDED_URLS` takes this request's span (never its row)."""
-        excluded = self.settings.span_excluded
-        return excluded is not None and excluded(scope)
-
     def began(self) -> None:
         """A request that is to be recorded arrived."""
         self.worker.counters[SEEN] += 1
 
-    def submit(self, exchange: Exchange) -> None:
+    def submit(self, sealed: Sealed) -> None:
         """Take a finished exchange; drop it, counted, where there is no room."""
         worker = self.worker
-        taken = self.inbox.put_exchange(exchange)
+        spare = sealed[SEALED_GRANTED] - sealed[SEALED_HELD]
+        if spare >= 0:
+            # `put_exchange` does the same, and is another call for each request.
+            self.budget.taken -= spare
+            self.inbox.queue.append(sealed)
+            taken = True
+        else:
+            taken = self.inbox.put_exchange(sealed)
         worker.counters[FINISHED] += 1
         if not taken:
             worker.queue_full += 1
-            worker.writer.ledger.lose(exchange.started_at_ns // MINUTE_NS, LossCause.QUEUE_FULL)
+            worker.writer.ledger.lose(arrival_ns(sealed) // MINUTE_NS, LossCause.QUEUE_FULL)
 
     def submit_batch(self, batch: SpanBatch) -> bool:
         """Take all spans of another process, or none where there is no room. Any thread.

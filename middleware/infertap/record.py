@@ -97,9 +97,9 @@ class ScopeSnapshot(NamedTuple):
     http_version: str
     scheme: str
     root_path: str
-    headers: Headers
     client: tuple[str, int | None] | None
     server: tuple[str, int | None] | None
+    headers: Headers
 
 
 class TraceIds(NamedTuple):

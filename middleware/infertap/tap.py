@@ -4,7 +4,7 @@ import time
 from collections.abc import Awaitable
 
 from infertap.asgi_types import Message, Receive, Scope, Send
-from infertap.capture import Capture
+from infertap.capture import CHUNK_BYTES, ROOT_PATH, Capture, ScopeParts
 from infertap.pipeline import Pipeline
 from infertap.record import RAW_ERROR_CHARACTERS_MAX, EndReason, request_id
 from infertap.texts import text_of
@@ -15,88 +15,101 @@ OUTCOME_KEY = "infertap.outcome"
 _now_ns = time.perf_counter_ns
 
 
-class Tap:
+class Tap(Capture):
     """One request's `receive` and `send`."""
 
-    __slots__ = ("_capture", "_pipeline", "_receive", "_scope", "_send", "_submitted")
+    # One object with the capture: a second one would cost every request and every chunk.
+    __slots__ = ("pipeline", "scope", "server_receive", "server_send")
 
-    def __init__(self, pipeline: Pipeline, capture: Capture, scope: Scope, receive: Receive, send: Send) -> None:
-        self._pipeline = pipeline
-        self._capture = capture
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._submitted = False
+    # Set by who makes it; a constructor around the capture's would be one more call for each request.
+    pipeline: Pipeline
+    scope: Scope
+    server_receive: Receive
+    server_send: Send
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        message = await self.server_receive()
         try:
-            self._capture.received(message)
+            self.received(message)
         except Exception as error:
-            self._pipeline.capture_failed(error)
+            self.pipeline.capture_failed(error)
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
         # A plain function: a coroutine of our own for every chunk would cost more than all the rest of it.
-        capture = self._capture
         try:
-            last = capture.sent(message, 0 if capture.chunk_count else _now_ns())
+            chunks = self.response_chunks
+            # What `sent` does with most chunks of a stream, without the call; they are counted at the end.
+            if (
+                chunks
+                and not self.complete
+                and message.get("more_body")
+                and type(body := message.get("body")) is bytes
+                and body
+                and message["type"] == "http.response.body"
+                and (room := self.room - len(body) - CHUNK_BYTES) >= 0
+            ):
+                self.room = room
+                chunks.append(body)
+                last = False
+            else:
+                last = self.sent(message, _now_ns)
         except Exception as error:
-            self._pipeline.capture_failed(error)
+            self.pipeline.capture_failed(error)
             last = False
-        return self._send_last(message) if last else self._send(message)
+        return self._send_last(message) if last else self.server_send(message)
 
     async def _send_last(self, message: Message) -> None:
         try:
-            await self._send(message)
+            await self.server_send(message)
         except BaseException:
-            self._capture.complete = False
+            self.complete = False
             raise
         # A 500 waits for the app's return: Starlette sends it first and raises afterwards, and the error is the point.
-        if self._capture.status_code < 500:
+        if self.status_code < 500:
             self._submit()
+        else:
+            self.span.answered = True
 
     def app_raised(self, error: BaseException) -> None:
         """The app let an exception pass. It goes on to the server; here it becomes part of the record."""
-        if self._submitted:
-            self._pipeline.background_failed()
+        if self.closed:
+            self.pipeline.background_failed()
             return
-        capture = self._capture
         try:
-            outcome = self._scope.get(OUTCOME_KEY)
+            outcome = self.scope.get(OUTCOME_KEY)
             if outcome is not None:
-                capture.outcome(*outcome)
-            elif _means_disconnect(error, capture):
-                capture.end_reason = EndReason.CLIENT_DISCONNECT.value
+                self.outcome(*outcome)
+            elif _means_disconnect(error, self):
+                self.end_reason = EndReason.CLIENT_DISCONNECT.value
             else:
-                capture.failed(type(error).__qualname__, text_of(error)[:RAW_ERROR_CHARACTERS_MAX])
+                self.failed(type(error).__qualname__, text_of(error)[:RAW_ERROR_CHARACTERS_MAX])
         except Exception as ours:
-            self._pipeline.capture_failed(ours)
+            self.pipeline.capture_failed(ours)
         self._submit()
 
     def app_returned(self) -> None:
         """The app is done; whatever was not submitted yet is submitted now."""
-        if self._submitted:
+        if self.closed:
             return
         try:
-            outcome = self._scope.get(OUTCOME_KEY)
+            outcome = self.scope.get(OUTCOME_KEY)
             if outcome is not None:
-                self._capture.outcome(*outcome)
+                self.outcome(*outcome)
         except Exception as error:
-            self._pipeline.capture_failed(error)
+            self.pipeline.capture_failed(error)
         self._submit()
 
     def _submit(self) -> None:
-        self._submitted = True
+        self.closed = True
         try:
-            capture = self._capture
-            duration_ns = _now_ns() - capture.started_ns
-            found = self._scope.get("route")
-            route = None if found is None else _route(found, self._scope, capture.scope.root_path)
-            self._pipeline.submit(capture.close(duration_ns=duration_ns, route=route))
+            duration_ns = _now_ns() - self.started_ns
+            found = self.scope.get("route")
+            route = None if found is None else _route(found, self.scope, self.parts)
+            self.pipeline.submit(self.close(duration_ns=duration_ns, route=route))
         except Exception as error:
-            self._capture.abandon()
-            self._pipeline.capture_failed(error, self._capture.started_at_ns, began=True)
+            self.abandon()
+            self.pipeline.capture_failed(error, self.span.started_at_ns, began=True)
 
 
 class TapWithId(Tap):
@@ -105,9 +118,9 @@ class TapWithId(Tap):
     __slots__ = ()
 
     def send(self, message: Message) -> Awaitable[None]:
-        header = self._pipeline.request_id_header
+        header = self.pipeline.request_id_header
         if header is not None and message["type"] == "http.response.start":
-            text = request_id(self._capture.started_at_ns, self._capture.bits)
+            text = request_id(self.span.started_at_ns, self.span.bits)
             message = {**message, "headers": [*(message.get("headers") or ()), (header, text.encode())]}
         return super().send(message)
 
@@ -121,10 +134,10 @@ def _means_disconnect(error: BaseException, capture: Capture) -> bool:
     return type(error).__name__ in ("ClientDisconnect", "ClientDisconnected")
 
 
-def _route(found: object, scope: Scope, root_path: str) -> str | None:
+def _route(found: object, scope: Scope, parts: ScopeParts) -> str | None:
     """The route that the framework found, with the prefixes of the apps it is mounted in."""
     route = getattr(found, "path", None)
     if type(route) is not str:
         return None
-    mounted = scope.get("root_path", "")
+    root_path, mounted = parts[ROOT_PATH], scope.get("root_path", "")
     return mounted.removeprefix(root_path) + route if mounted != root_path else route

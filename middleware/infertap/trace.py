@@ -7,6 +7,7 @@
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
+from itertools import islice
 from typing import Any, Protocol, cast
 
 from opentelemetry import context as otel_context
@@ -22,8 +23,9 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import AttributeValue
 
+from infertap.otel_current import current_context
 from infertap.record import FIELD_CHARACTERS_MAX, TAGS_MAX, ErrorCode, PendingSpan, SpanFacts, TraceIds
-from infertap.sizes import ENTRY_BYTES, attributes_bytes, value_bytes
+from infertap.sizes import ENTRY_BYTES, ITEMS_MAX, TooLargeError, owned, prints_long, value_bytes
 from infertap.stacks import Stack
 from infertap.texts import text_of
 from infertap.trace_context import PureSampler, derive_ids, marked_state
@@ -43,15 +45,18 @@ class SpanSink(Protocol):
 class ServerSpan(Span):
     """The light server span: satisfies OpenTelemetry's API, costs a few hundred nanoseconds, keeps no body alive."""
 
-    # Defaults live on the class: most requests never touch their span.
-    closed = touched = False
+    # What each request needs; what is rarely set is found on the class, at ten times the cost.
+    __slots__ = (
+        "_sampler", "_traceparent", "bits", "closed", "content_bytes", "ids", "sink", "started_at_ns", "tags",
+        "touched",
+    )  # fmt: skip
+
+    answered = False
+    """Whether the answer is complete, though the record may wait for the app's return."""
     excluded = False
     """Whether this request is to have a row and no span."""
-    content_bytes = 0
-    """What the app's attributes, events, links and tags hold in memory."""
     codes: tuple[str, ...] = ()
-    """What could not be kept of them."""
-    tags: dict[str, str] | None = None
+    """What could not be kept of what the app said."""
     dropped_attributes = dropped_events = dropped_links = 0
     attributes: dict[str, Any] | None = None
     _context: SpanContext | None = None
@@ -71,15 +76,31 @@ class ServerSpan(Span):
     ) -> None:
         """Either `ids`, or what `derive_ids` makes them from. `started_at_ns` and `bits` also name the request."""
         self.sink = sink
-        self.ids = ids
-        self.request_key: tuple[int, int] | None = (started_at_ns, bits)
-        self._origin = (traceparent, bits, sampler)
+        self.ids: TraceIds | None = ids
+        self.closed = self.touched = False
+        self.content_bytes = 0
+        """What the app's attributes, events, links and tags hold in memory."""
+        self.tags: dict[str, str] | None = None
+        self.started_at_ns = started_at_ns
+        self.bits = bits
+        self._traceparent = traceparent
+        self._sampler = sampler
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the request was answered."""
+        return self.closed or self.answered
+
+    @property
+    def request_key(self) -> tuple[int, int] | None:
+        """What names the request; None where its row is written elsewhere."""
+        return self.started_at_ns, self.bits
 
     def resolve(self) -> TraceIds:
         """The ids, derived at the first call."""
         ids = self.ids
         if ids is None:
-            ids = self.ids = derive_ids(*self._origin)
+            ids = self.ids = derive_ids(self._traceparent, self.bits, self._sampler)
         return ids
 
     def get_span_context(self) -> SpanContext:
@@ -101,14 +122,34 @@ class ServerSpan(Span):
             self.touched = True
             if self.attributes is None:
                 self.attributes = {}
-            attributes = self.attributes
-            size = value_bytes(value)
-            size += ENTRY_BYTES + len(key) if key not in attributes else -value_bytes(attributes[key])
-            if self._fits(size):
-                attributes[key] = value
-            else:
-                attributes.pop(key, None)
+            room = ENTRY_BYTES + len(key)
+            if key in self.attributes:
+                self.content_bytes -= room + owned(self.attributes.pop(key))[1]
+            try:
+                kept, size = owned(value)
+            except TooLargeError:
+                self.left_out(ErrorCode.SPAN_OVER_LIMIT)
                 self.dropped_attributes += 1
+                return
+            if self._fits(room + size):
+                self.attributes[key] = kept
+            else:
+                self.dropped_attributes += 1
+
+    def _owned_map(self, attributes: Mapping[str, AttributeValue] | None) -> tuple[dict[str, Any], int]:
+        """A copy of what fits, and the bytes that it holds."""
+        kept: dict[str, Any] = {}
+        size = 0
+        for key, value in islice(attributes.items(), ITEMS_MAX) if attributes else ():
+            try:
+                kept[key], held = owned(value)
+            except TooLargeError:
+                self.left_out(ErrorCode.SPAN_OVER_LIMIT)
+            else:
+                size += ENTRY_BYTES + value_bytes(key) + held
+        if attributes and len(attributes) > ITEMS_MAX:
+            self.left_out(ErrorCode.SPAN_OVER_LIMIT)
+        return kept, size
 
     def _fits(self, size: int) -> bool:
         """Whether so many bytes more may be kept; they count as kept then."""
@@ -137,8 +178,9 @@ class ServerSpan(Span):
             self.touched = True
             if self._events is None:
                 self._events = []
-            event = (text_of(name), timestamp or time.time_ns(), dict(attributes or {}))
-            if self._fits(ENTRY_BYTES + len(event[0]) + attributes_bytes(event[2])):
+            values, size = self._owned_map(attributes)
+            event = (text_of(name), timestamp or time.time_ns(), values)
+            if self._fits(ENTRY_BYTES + value_bytes(event[0]) + size):
                 self._events.append(event)
             else:
                 self.dropped_events += 1
@@ -148,9 +190,9 @@ class ServerSpan(Span):
             self.touched = True
             if self._links is None:
                 self._links = []
-            link = (context.trace_id, context.span_id, int(context.trace_flags), dict(attributes or {}))
-            if self._fits(2 * ENTRY_BYTES + attributes_bytes(link[3])):
-                self._links.append(link)
+            values, size = self._owned_map(attributes)
+            if self._fits(2 * ENTRY_BYTES + size):
+                self._links.append((context.trace_id, context.span_id, int(context.trace_flags), values))
             else:
                 self.dropped_links += 1
 
@@ -211,12 +253,13 @@ class ServerSpan(Span):
 class OuterSpan(ServerSpan):
     """Stands for the server span that a sidecar in front makes: a parent for children, and nothing that is kept."""
 
-    closed = True
-
     def __init__(self, sink: SpanSink, ids: TraceIds) -> None:
         super().__init__(sink, ids)
-        # The row is the sidecar's, and its id is not known here.
-        self.request_key = None
+        self.closed = True
+
+    @property
+    def request_key(self) -> None:
+        """The row is the sidecar's, and its id is not known here."""
 
 
 (CURRENT_SPAN_KEY,) = set_span_in_context(INVALID_SPAN, otel_context.Context())
@@ -236,7 +279,8 @@ def context_with(span: ServerSpan, base: Mapping[str, object], *, current: bool 
         current: False where a span that we did not make is current.
     """
     if current:
-        return otel_context.Context({**base, SERVER_SPAN_KEY: span, CURRENT_SPAN_KEY: span})
+        keys = {SERVER_SPAN_KEY: span, CURRENT_SPAN_KEY: span}
+        return otel_context.Context({**base, **keys} if base else keys)
     return otel_context.Context({**base, SERVER_SPAN_KEY: span})
 
 
@@ -252,7 +296,7 @@ def unbind_request(token: "Token[ServerSpan | None]") -> None:
 
 def current_server_span(context: Mapping[str, object] | None = None) -> ServerSpan | None:
     """The server span of the request that this context belongs to, also where another span is current."""
-    found = (otel_context.get_current() if context is None else context).get(SERVER_SPAN_KEY)
+    found = (current_context() if context is None else context).get(SERVER_SPAN_KEY)
     return cast("ServerSpan | None", found) or bound_request.get()
 
 
@@ -271,11 +315,11 @@ def annotate(**tags: object) -> None:
     if span.tags is None:
         span.tags = {}
     for name, value in tags.items():
-        text = text_of(value)
+        text = None if prints_long(value, FIELD_CHARACTERS_MAX) else text_of(value)
         replaced = span.tags.pop(name, None)
         if replaced is not None:
             span.content_bytes -= _tag_bytes(name, replaced)
-        if len(name) + len(text) <= FIELD_CHARACTERS_MAX and len(span.tags) < TAGS_MAX:
+        if text is not None and len(name) + len(text) <= FIELD_CHARACTERS_MAX and len(span.tags) < TAGS_MAX:
             span.tags[name] = text
             span.content_bytes += _tag_bytes(name, text)
         else:

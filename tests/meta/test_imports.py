@@ -14,8 +14,8 @@ SOURCES = {
     "infertap_sidecar": ROOT / "sidecar" / "infertap_sidecar",
 }
 LEAVES = {
-    "_version", "clock", "errors", "instance", "record", "sdk_env", "sdk_import", "sizes", "supported", "targets",
-    "texts", "urls", "words",
+    "_version", "clock", "errors", "instance", "otel_current", "record", "sdk_env", "sdk_import", "sizes", "supported",
+    "targets", "texts", "urls", "words",
 }  # fmt: skip
 REQUEST_PATH = LEAVES | {"capture", "paths", "processors", "protocols", "trace", "trace_context"}
 MAY_IMPORT = {
@@ -30,8 +30,8 @@ MAY_IMPORT = {
     "choice": {"config", "errors", "otel_env", "targets", "urls"},
     "trace_context": {"record", "sdk_env"},
     "stacks": {"texts"},
-    "trace": {"record", "sizes", "stacks", "texts", "trace_context"},
-    "child_span": {"record", "sizes", "texts", "trace", "trace_context"},
+    "trace": {"otel_current", "record", "sizes", "stacks", "texts", "trace_context"},
+    "child_span": {"otel_current", "record", "sizes", "texts", "trace", "trace_context"},
     "capture": {"record", "sizes", "trace"},
     "paths": set(),
     "table_identity": {"spool", "targets"},
@@ -57,7 +57,7 @@ MAY_IMPORT = {
     },
     "drain": LEAVES | {"build", "destinations", "drain", "events", "masking", "spool"},
     "handover": {"record"},
-    "inbox": {"capture", "handover", "record"},
+    "inbox": {"capture", "handover", "record", "trace"},
     "worker": REQUEST_PATH | {"events", "handover", "inbox", "joining", "spool"},
     "pipeline": REQUEST_PATH | {"choice", "events", "handover", "inbox", "joining", "spool", "worker"},
     "metrics": LEAVES | {"asgi_types", "choice", "spool"},

@@ -336,11 +336,19 @@ def _lower(names: Iterable[str]) -> frozenset[str]:
     return frozenset(name.lower() for name in names) - {OUTER_HEADER.decode()}
 
 
+def _header_text(raw: bytes | str) -> str:
+    return raw if isinstance(raw, str) else raw.decode("latin-1")
+
+
 def _decoded(headers: Headers) -> dict[str, str]:
     """Lower-case names; repeated headers joined by ", " as RFC 9110 has it. Latin-1 cannot fail."""
     decoded: dict[str, str] = {}
     for raw_name, raw_value in headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        try:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        except AttributeError:
+            # Text is against the protocol, and some servers send it all the same.
+            name, value = _header_text(raw_name).lower(), _header_text(raw_value)
         decoded[name] = f"{decoded[name]}, {value}" if name in decoded else value
     return decoded
 

@@ -47,7 +47,7 @@ def decode(raw: bytes, media: MediaType, coding: str | None, *, bytes_max: int) 
     if len(raw) > bytes_max:
         raise TooLargeError(len(raw))
     if media.kind is Kind.MULTIPART:
-        # File parts may be of any bytes: what is not UTF-8 stands as lone surrogates until `multipart` has dropped them.
+        # Files may be of any bytes: what is not UTF-8 stands as lone surrogates until `multipart` has dropped them.
         return raw.decode("utf-8", "surrogateescape")
     try:
         text = _decoded(raw, media)

@@ -100,8 +100,17 @@ class VersionStamp(NamedTuple):
         return (status.st_ino, status.st_mtime_ns) == (self.inode, self.modified_ns)
 
     def is_newest(self) -> bool:
-        """Whether nobody has written a later version. A later one that was cleaned up has taken this one along."""
-        return not self.successor.exists()
+        """Whether nobody has written a later version. A later one that was cleaned up has taken this one along.
+
+        False where it cannot be told (a share that is away): reading the log then says what is wrong.
+        """
+        try:
+            self.successor.stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return False
 
 
 def _log_file(folder: Path, version: int) -> Path:

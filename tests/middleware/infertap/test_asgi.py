@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import contextvars
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,20 @@ def test_an_exchange_passes_untouched_and_is_a_row(recording: Any) -> None:
     (row,) = it.rows
     assert (row["request"], row["response"], row["status_code"], row["sequence_no"]) == ("ask", "answer", 200, 1)
     assert row["end_reason"] == "complete"
+
+
+def test_headers_are_those_of_the_arrival(recording: Any) -> None:
+    """Some middlewares change the scope's list in place."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["headers"].append((b"x-request-id", b"added"))
+        await _plain(scope, receive, send)
+
+    with recording(app) as it:
+        it.request(Client({"type": "http.request", "body": b"{}"}), (b"content-type", b"application/json"))
+    (row,) = it.rows
+    assert "client_request_id" not in row
+    assert row["request_headers"] == {"content-type": "application/json"}
 
 
 @pytest.mark.parametrize("status", [199, 200, 404, 499, 500, 503])
@@ -376,6 +392,101 @@ def test_a_current_span_of_somebody_else_stays_current(recording: Any) -> None:
     (row,) = it.rows
     assert (row["trace_id"], row["span_id"]) == (f"{5:032x}", f"{6:016x}")
     assert (row["span"]["kind"], row["span"]["parent_span_id"]) == ("INTERNAL", f"{6:016x}")
+
+
+def _scope(path: str, *headers: tuple[bytes, bytes]) -> Message:
+    return {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": list(headers)}
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["directly", "below-a-span-of-others"])
+def test_a_request_from_inside_another_one_is_a_request_of_its_own(recording: Any, between: bool) -> None:
+    """An app that calls an app in its own process: a row and a SERVER span each, the inner below what was current."""
+    others = NonRecordingSpan(SpanContext(5, 6, is_remote=False, trace_flags=TraceFlags(1)))
+    current: list[SpanContext] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/outer":
+            with trace.use_span(others) if between else contextlib.nullcontext():
+                current.append(trace.get_current_span().get_span_context())
+                client = Client()
+                await it.middleware(_scope("/inner"), client.receive, client.send)
+                await it.middleware(_scope("/told", (b"traceparent", _TRACEPARENT)), client.receive, client.send)
+        current.append(trace.get_current_span().get_span_context())
+        await _plain(scope, receive, send)
+
+    with recording(app) as it:
+        it.request(path="/outer")
+    rows = {row["path"]: row for row in it.rows}
+    assert len(rows) == 3
+    assert {row["span"]["kind"] for row in it.rows} == {"SERVER"}
+    inner = rows["/inner"]
+    assert (inner["trace_id"], inner["parent_span_id"]) == (f"{current[0].trace_id:032x}", f"{current[0].span_id:016x}")
+    assert (inner["trace_id"], inner["span_id"]) == (f"{current[1].trace_id:032x}", f"{current[1].span_id:016x}")
+    told = (rows["/told"]["trace_id"], rows["/told"]["parent_span_id"])
+    assert told == ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_the_next_request_of_a_pipeline_has_nothing_of_the_one_before(recording: Any, status: int) -> None:
+    """uvicorn begins it in the context in which the answer to the one before was completed."""
+    left: list[contextvars.Context] = []
+    seen: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with start_span("child"):
+            pass
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"x"})
+        if not left:
+            left.append(contextvars.copy_context())
+            client = Client()
+            following = it.middleware(_scope("/second"), client.receive, client.send)
+            await asyncio.get_running_loop().create_task(following, context=left[0])
+        else:
+            seen.append(trace.get_current_span().get_span_context().is_valid)
+
+    with recording(app) as it:
+        it.request(path="/first")
+    rows = {row["path"]: row for row in it.rows}
+    assert seen == [True]
+    assert "parent_span_id" not in rows["/second"]
+    assert rows["/first"]["trace_id"] != rows["/second"]["trace_id"]
+    assert {span["parent_span_id"] for span in it.spans} == {row["span_id"] for row in it.rows}
+
+
+def test_an_excluded_url_in_a_pipeline_has_nothing_of_the_one_before(
+    recording: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No span is current there, not even the one that was left."""
+    monkeypatch.setenv("OTEL_PYTHON_EXCLUDED_URLS", "quiet")
+    left: list[contextvars.Context] = []
+    seen: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        left.append(contextvars.copy_context())
+        seen.append(trace.get_current_span().get_span_context().is_valid)
+        await _plain(scope, receive, send)
+
+    with recording(app) as it:
+        it.request(path="/first")
+        client = Client()
+        left[0].run(asyncio.run, it.middleware(_scope("/quiet"), client.receive, client.send))
+    assert seen == [True, False]
+
+
+@pytest.mark.parametrize("status", ["200", "503", HTTPStatus.CREATED])
+def test_a_status_that_is_no_plain_number_is_read_as_one(recording: Any, status: Any) -> None:
+    """Nothing of ours is raised in the app for it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": [("x-text", "yes")]})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    with recording(app, capture_headers=["x-text"]) as it:
+        client = it.request()
+    assert client.sent[0]["status"] is status
+    (row,) = it.rows
+    assert (row["status_code"], row["response_headers"]) == (int(status), {"x-text": "yes"})
 
 
 @pytest.mark.parametrize("touched", [False, True])

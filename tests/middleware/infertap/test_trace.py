@@ -403,3 +403,73 @@ def test_a_child_of_an_unsampled_trace_is_left_out_where_that_is_found(sink: Sin
         pass
     otel_context.detach(token)
     assert [child.raw() for child in sink.spans] == [None] * 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    [range(10**9), {"a", "b"}, iter("ab"), bytearray(2 << 20), memoryview(bytes(2 << 20)), [0] * 100_000],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_would_hold_up_the_event_loop_is_left_out_and_said(server: ServerSpan, sink: Sink, value: Any) -> None:
+    """As attribute of either span, and of an event: the rest stays, what is missing is counted and marked."""
+    server.set_attributes({"replaced": 1, "kept": "x"})
+    with start_span("child") as child:
+        for span in (server, child):
+            span.set_attribute("replaced", value)
+            span.add_event("event", {"value": value, "kept": 1})
+            span.add_link(span.get_span_context(), {"value": value, "kept": 1})
+    record = child.raw()
+    assert record is not None
+    assert record.dropped_attributes_count == server.dropped_attributes == 1
+    assert record.attributes == {"infertap.withheld": "span_limit"}
+    assert server.facts().attributes == {"kept": "x", "infertap.withheld": "span_limit"}
+    for facts in (server.facts(), child.facts()):
+        assert [values for _, _, values in facts.events] == [{"kept": 1}]
+        assert [link[3] for link in facts.links] == [{"kept": 1}]
+    assert server.codes == ("SPAN_OVER_LIMIT",)
+
+
+def test_a_map_of_too_many_attributes_is_cut(server: ServerSpan) -> None:
+    """Of an event's attributes some thousand are looked at."""
+    server.add_event("event", {str(number): number for number in range(10_000)})
+    ((_, _, values),) = server.facts().events
+    assert len(values) == 4096
+    assert server.codes == ("SPAN_OVER_LIMIT",)
+
+
+def test_attributes_are_kept_as_they_were_set(server: ServerSpan) -> None:
+    """What the app does to a list or a map afterwards does not show, and a replaced value gives its room back."""
+    given: dict[str, Any] = {"list": [1], "map": {"a": [2]}}
+    server.set_attributes(given)
+    held = server.content_bytes
+    server.set_attributes({"list": [0] * 1_000, "map": 5})
+    server.set_attributes(given)
+    assert server.content_bytes == held
+    given["list"].append(3)
+    given["map"]["a"].append(4)
+    assert server.facts().attributes == {"list": [1], "map": {"a": [2]}}
+
+
+@pytest.mark.parametrize(
+    "value", [[0] * 10_000, [["x" * 900_000]], bytes(9_000), set(range(9_000))], ids=lambda value: type(value).__name__
+)
+def test_a_tag_that_would_print_long_is_not_printed(server: ServerSpan, value: Any) -> None:
+    """It would be withheld anyway."""
+
+    class Within(list[Any]):
+        def __repr__(self) -> str:
+            raise AssertionError("printed")
+
+    annotate(kept=[1, {"a"}], long=Within(value) if isinstance(value, list) else value)
+    assert server.tags == {"kept": "[1, {'a'}]"}
+    assert server.codes == ("TAGS_OVER_LIMIT",)
+
+
+def test_inputs_that_would_print_long_are_not_printed(server: ServerSpan) -> None:
+    """Objects that JSON does not know are shown as Python shows them, short ones."""
+    with start_span("child") as child:
+        child.set_inputs({"short": b"ab", "long": bytearray(100_000)})
+    assert child.attributes is not None
+    assert child.attributes["input.value"] == (
+        '{"short":"b\'ab\'","long":"<bytearray that is too large to be printed>"}'
+    )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from opentelemetry import context as otel_context
 from opentelemetry.trace import StatusCode
 
-from infertap.capture import ByteBudget, Capture, CaptureLimits, snapshot
+from infertap.capture import ByteBudget, Capture, CaptureLimits, opened, snapshot
 from infertap.child_span import ChildSpan
 from infertap.config import DEFAULT_CAPTURE_HEADERS
 from infertap.processors.assemble import Assembler, AssemblySettings
@@ -46,6 +46,10 @@ def _assembler(**changes: Any) -> Assembler:
     return Assembler(settings._replace(**changes))
 
 
+def _clock() -> int:
+    return 3_000
+
+
 class Request:
     """One exchange, captured; what differs from a plain chat is given."""
 
@@ -60,9 +64,9 @@ class Request:
         traceparent = next((value for name, value in headers if name == b"traceparent"), None)
         self.span = ServerSpan(_Sink(), None, traceparent, 7 << 64, _SAMPLER, _AT_NS)
         budget = ByteBudget(1 << 20)
-        characters = header_characters(full["headers"])
-        started = (_AT_NS, 1_000)
-        self.capture = Capture(snapshot(full), CaptureLimits(1 << 20), budget, self.span, started, 7 << 64, characters)
+        raw = tuple(full["headers"])
+        limits = CaptureLimits(budget, 1 << 20)
+        self.capture = Capture(snapshot(full), raw, limits, self.span, 1_000, header_characters(raw))
 
     def asks(self, body: bytes, *, whole: bool = True) -> "Request":
         self.capture.received({"type": "http.request", "body": body, "more_body": not whole})
@@ -75,15 +79,15 @@ class Request:
         headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/json"),),
         whole: bool = True,
     ) -> "Request":
-        self.capture.sent({"type": "http.response.start", "status": status, "headers": headers}, 0)
+        self.capture.sent({"type": "http.response.start", "status": status, "headers": headers}, _clock)
         for chunk in chunks:
-            self.capture.sent({"type": "http.response.body", "body": chunk, "more_body": True}, 3_000)
+            self.capture.sent({"type": "http.response.body", "body": chunk, "more_body": True}, _clock)
         if whole:
-            self.capture.sent({"type": "http.response.body", "body": b""}, 0)
+            self.capture.sent({"type": "http.response.body", "body": b""}, _clock)
         return self
 
     def exchange(self, route: str | None = None) -> Exchange:
-        return self.capture.close(duration_ns=5_250_000, route=route)
+        return opened(self.capture.close(duration_ns=5_250_000, route=route))
 
     def record(self, **settings: Any) -> InferenceRecord:
         return _assembler(**settings).record(self.exchange())
@@ -393,8 +397,8 @@ def test_without_an_answer_there_is_no_response() -> None:
 def test_a_file_that_was_not_seen_is_no_empty_response() -> None:
     """Also where it has no declared length."""
     request = Request()
-    request.capture.sent({"type": "http.response.start", "status": 200, "headers": []}, 0)
-    request.capture.sent({"type": "http.response.pathsend", "path": "/x"}, 0)
+    request.capture.sent({"type": "http.response.start", "status": 200, "headers": []}, _clock)
+    request.capture.sent({"type": "http.response.pathsend", "path": "/x"}, _clock)
     record = request.record()
     assert (record.response, record.response_sha256) == (None, None)
     assert record.logging_error_codes == ["RESPONSE_NOT_SEEN"]

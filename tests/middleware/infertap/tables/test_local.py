@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infertap.tables.delta import DeltaWriter
-from infertap.tables.local import prepare_folder, settle_newest, write_private
+from infertap.tables.local import VersionStamp, prepare_folder, settle_newest, write_private
 from infertap.targets import TableTarget
 
 
@@ -105,3 +105,15 @@ def test_a_commit_is_on_the_disk_before_it_is_reported(tmp_path: Path) -> None:
     ledger = tmp_path / "root" / "ledger"
     for path in (*ledger.rglob("*.parquet"), ledger / "_delta_log" / f"{1:020}.json", *ledger.glob("date=*"), ledger):
         assert f"<{path}>" in synced
+
+
+def test_a_folder_that_cannot_be_looked_into_is_no_error_yet(tmp_path: Path) -> None:
+    """Whether a later version is there cannot be told: the log is read, and that says what is wrong."""
+    log = tmp_path / "_delta_log"
+    log.mkdir()
+    (log / f"{0:020}.json").write_text("{}")
+    stamp = VersionStamp.of(tmp_path, 0)
+    assert stamp is not None
+    assert stamp.is_newest()
+    # A name that no file system takes stands for a share that is away.
+    assert not stamp._replace(successor=log / ("x" * 300)).is_newest()
