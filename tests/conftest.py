@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import os
 import shutil
 import signal
 import socket
@@ -46,7 +47,16 @@ def _patient_requests() -> None:
 def _one_tls_context() -> None:
     """`httpx.get` and its like read all the world's certificates for each request, at 20 ms of processor time."""
     transports: Any = importlib.import_module("httpx._transports.default")
-    transports.create_ssl_context = functools.cache(transports.create_ssl_context)
+    create = transports.create_ssl_context
+
+    @functools.cache
+    def made(_environment: tuple[str | None, ...], **options: Any) -> Any:
+        return create(**options)
+
+    def remembered(**options: Any) -> Any:
+        return made(tuple(map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR"))), **options)
+
+    transports.create_ssl_context = remembered
 
 
 @pytest.fixture(scope="session")
