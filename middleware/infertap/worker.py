@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -52,6 +52,9 @@ class Delivery(Protocol):
 
     def flush_and_wait(self, owner: SpoolWriter, *, deadline_s: float) -> Waiting:
         """Have what is sealed delivered, and wait for it. Returns what is left."""
+
+    def lost_behind(self, owner: SpoolWriter) -> Mapping[str, int]:
+        """Spooled requests of this owner that are lost all the same, by destination and cause."""
 
     def who_delivers(self) -> str:
         """What becomes of that which is left, in words."""
@@ -325,12 +328,14 @@ class Worker:
         self._try(self.spool_queue)
         self._try(self._end_spooling)
         waits: list[str] = []
+        behind: dict[str, int] = {}
         self._try(lambda: waits.append(self._deliver_rest()))
+        self._try(lambda: behind.update(self.delivery.lost_behind(self.writer)))
         # What came while that was waited for.
         self._try(self._end_spooling)
         totals = self.writer.totals()
         lost = {cause.value: totals[index] for cause, index in LOST.items()}
-        self._log.stopped(totals[KEPT], lost, "".join(waits))
+        self._log.stopped(totals[KEPT], lost, behind, "".join(waits))
         self._try(self.writer.close)
         self._try(self.delivery.close)
         self._try(lambda: self._at_end(self._left_s(self.stop_s_max)))

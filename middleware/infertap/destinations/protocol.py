@@ -71,7 +71,7 @@ class Destination(Protocol):
             lost: What is to be counted if nothing of the segment has arrived.
 
         Returns:
-            What is to be counted. `UNDECIDED` (see `record`) where something may have arrived; `decide` is asked for it then.
+            What is to be counted; `UNDECIDED` (see `record`) where something may have arrived: `decide` is asked then.
         """
 
     def decide(
