@@ -35,6 +35,9 @@ _GROUP_BYTES_MAX = 1 << 20
 _YIELD_AFTER_S = 100e-6
 """Longest time without giving the interpreter lock away, however short the records are. Without it a group of short
 records holds the lock for milliseconds, and the event loop's p99 goes with it (`benchmarks/lag.py`)."""
+_YIELD_AFTER_BEHIND_S = 1e-3
+"""The same while more than a group waits. An event loop that has no time to spare keeps what it is given for the whole
+switch interval (5 ms): at a tenth of a millisecond for each of those, the worker would never catch up."""
 _TICK_S = 1.0
 STOP_SPOOL_S_MIN = 5.0
 """A stop spends so much time on spooling what waits, if it must, also where `drain_s` is shorter."""
@@ -199,16 +202,21 @@ class Worker:
 
     def _spool_group(self) -> None:
         group = _Group()
+        yield_after_s = _YIELD_AFTER_S if len(self._inbox.queue) <= _GROUP_RECORDS_MAX else _YIELD_AFTER_BEHIND_S
         yielded_s = time.perf_counter()
+        # What is assembled reaches the disk by then, however long the lock stays away between two records.
+        ends_s = yielded_s + self._flush_s
         for item in self._inbox.items():
             fate = self._take(item, group)
             if isinstance(item, Handed):
                 group.handed.append((item, fate))
             if len(group.frames) >= _GROUP_RECORDS_MAX or group.size_bytes >= _GROUP_BYTES_MAX or self._late():
                 break
-            if time.perf_counter() - yielded_s > _YIELD_AFTER_S:
+            if time.perf_counter() - yielded_s > yield_after_s:
                 _yield_lock()
                 yielded_s = time.perf_counter()
+                if yielded_s > ends_s:
+                    break
         durable = self._append(group) and self._flush()
         self._inbox.budget.release(group.released_bytes)
         for handed, fate in group.handed:
