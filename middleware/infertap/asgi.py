@@ -7,6 +7,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from contextvars import Token
 from weakref import ref
 
@@ -116,7 +117,7 @@ class InferenceMiddleware:
         """A server without lifespan events: start now, without waiting for it. None where nothing is recorded."""
         if not self._started:
             self._started = True
-            self._adopt(start_or_share(self._config))
+            self._adopt(start_or_share(self._config, _letting_go(ref(self))))
             if self._pipeline is not None:
                 self._pipeline.joining.app_started()
         return self._pipeline
@@ -202,6 +203,17 @@ def _begin(
         pipeline.capture_failed(error, started_at_ns)
         tap = None
     return tap, token, joined
+
+
+def _letting_go(middleware: "ref[InferenceMiddleware]") -> Callable[[Pipeline], None]:
+    """Has a middleware, while there is one and it records there, begin anew with its next request."""
+
+    def let_go(stopping: Pipeline) -> None:
+        holder = middleware()
+        if holder is not None and holder._pipeline is stopping:
+            holder._adopt(None)
+
+    return let_go
 
 
 def _may_make_span(pipeline: Pipeline, scope: Scope) -> bool:

@@ -59,19 +59,23 @@ class EventLog:
         """Records were dropped because the worker lags."""
         self._limited("queue", logging.WARNING, f"{count} records were dropped: queue_bytes_max is reached")
 
-    def stopped(self, kept: int, lost: Mapping[str, int], waits: str) -> None:
-        """The last line: how much was kept, what was lost and why, and what waits for whom (empty: nothing)."""
-        if self.is_helper and not waits and not any(lost.values()):
+    def stopped(self, spooled: int, lost: Mapping[str, int], lost_behind: Mapping[str, int], waits: str) -> None:
+        """The last line: how much reached the spool, what was lost before and behind it and why, and what waits for
+        whom (empty: nothing)."""
+        before, behind = _counted(lost), _counted(lost_behind)
+        is_bad = bool(before or behind or waits)
+        if self.is_helper and not is_bad:
             return
-        parts = [f"{plural(kept, 'request')} recorded"]
-        causes = ", ".join(f"{cause} {count}" for cause, count in lost.items() if count)
-        if causes:
-            parts.append(f"lost: {causes}")
+        parts = [f"{plural(spooled, 'request')} spooled"]
+        if before:
+            parts.append(f"lost: {before}")
+        if behind:
+            parts.append(f"of the spooled ones lost: {behind}")
         if waits:
             parts.append(waits)
-        elif kept and not causes:
+        elif spooled and not is_bad:
             parts.append("all delivered")
-        say(logging.WARNING if causes or waits else logging.INFO, "; ".join(parts))
+        say(logging.WARNING if is_bad else logging.INFO, "; ".join(parts))
 
     def _limited(self, key: str, level: int, message: str) -> None:
         now = time.monotonic()
@@ -101,6 +105,10 @@ def say(level: int, line: str, logger_name: str = LOGGER_NAME) -> None:
         # A full disk, a closed pipe, a closed file: nobody hears it then, and nothing else may fail for it.
         with contextlib.suppress(OSError, ValueError):
             print(f"infertap: {line}", file=sys.stderr, flush=True)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
 
 
 def _place(error: Exception) -> str:

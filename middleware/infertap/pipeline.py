@@ -117,6 +117,8 @@ class Pipeline:
         )
         self._log = log
         self._thread: threading.Thread | None = None
+        self._holders: list[Callable[[Pipeline], None]] = []
+        self._holding = threading.Lock()
 
     # The event loop's side.
 
@@ -194,12 +196,22 @@ class Pipeline:
             self._log.not_recording([f"no worker thread can be started: {error}"])
             return
         # For servers that send no lifespan events but let the interpreter end by itself; bounded like any stop.
-        atexit.register(self.stop)
+        atexit.register(self._stop_with_process)
 
     def _run(self) -> None:
         # Said on this thread: a server without lifespan starts us on its event loop.
         self._log.starting(self.choice.start_line(self.settings.content), self.choice.warnings, self.choice.conflict)
         self.worker.run()
+
+    def hold(self, let_go: "Callable[[Pipeline], None]") -> bool:
+        """Tell `let_go` when a stop begins, so that whoever records here goes on elsewhere; false where it has begun.
+
+        Any thread.
+        """
+        with self._holding:
+            if self._thread is not None:
+                self._holders.append(let_go)
+            return self._thread is not None
 
     def wait_ready(self) -> None:
         """Wait until the spool is open, or has said that it cannot be, at most 10 s."""
@@ -211,10 +223,21 @@ class Pipeline:
         5 s more for the record that the worker has in hand.
         What cannot be spooled in time is counted as lost. Safe twice, and safe without `start`.
         """
-        thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        atexit.unregister(self.stop)
+        with self._holding:
+            thread, self._thread = self._thread, None
+            holders, self._holders = self._holders, []
+        for let_go in holders:
+            let_go(self)
+        if thread is not None:
+            self._end(thread)
+
+    def _stop_with_process(self) -> None:
+        # Whoever records here is not to begin anew.
+        self._holders.clear()
+        self.stop()
+
+    def _end(self, thread: threading.Thread) -> None:
+        atexit.unregister(self._stop_with_process)
         finish_flush = self.joining.begin_flush(self.settings.drain_s)
         self.worker.stop()
         thread.join(self.worker.stop_s_max + _LAST_RECORD_S_MAX)

@@ -85,6 +85,11 @@ class LossCause(StrEnum):
     """Still in memory when the time for a stop was over."""
 
 
+UNDECIDED = "undecided"
+"""The outcome of requests that were given up while only their destination knows whether it has them; the cause is their
+segment's number."""
+
+
 class ScopeSnapshot(NamedTuple):
     """The parts of an ASGI HTTP scope that a record needs, taken at arrival because apps write into the scope.
 

@@ -1,16 +1,20 @@
 """Pipelines that no lifespan starts or ends: one for the same settings, however many middlewares ask for it.
 
-A framework may wrap each of its routes in a middleware of its own, and then none of them sees a lifespan event. What a
-lifespan has started is never shared: it ends with its app.
+1. A framework may wrap each of its routes in a middleware of its own, and then none of them sees a lifespan event.
+2. What a lifespan has started is never shared: it ends with its app.
+3. Where one middleware's pipeline is stopped, the others that share it begin anew with their next request.
 """
 
 import os
 import threading
+from collections.abc import Callable
 
 from infertap.build import prepare_or_idle, start
 from infertap.choice import Choice
 from infertap.config import Config
 from infertap.pipeline import Idle, Pipeline
+
+LetGo = Callable[[Pipeline], None]
 
 
 class _Running:
@@ -24,14 +28,15 @@ class _Running:
         self._lock = threading.Lock()
         self._known: list[tuple[Config, Choice, Pipeline]] = []
 
-    def start(self, settings: Config, pipeline: Pipeline) -> Pipeline | Idle:
+    def start(self, settings: Config, pipeline: Pipeline, let_go: LetGo) -> Pipeline | Idle:
         with self._lock:
             self._known = [known for known in self._known if known[2].alive]
             for known_settings, choice, known in self._known:
-                if (known_settings, choice) == (settings, pipeline.choice):
+                if (known_settings, choice) == (settings, pipeline.choice) and known.hold(let_go):
                     return known
             started = start(pipeline)
             if isinstance(started, Pipeline):
+                started.hold(let_go)
                 self._known.append((settings, started.choice, started))
             return started
 
@@ -39,9 +44,13 @@ class _Running:
 _running = _Running()
 
 
-def start_or_share(config: Config | None) -> Pipeline | Idle:
-    """The pipeline of this process for these settings, started; an `Idle` that has said why where there is none."""
+def start_or_share(config: Config | None, let_go: LetGo) -> Pipeline | Idle:
+    """The pipeline of this process for these settings, started; an `Idle` that has said why where there is none.
+
+    Args:
+        let_go: Called with the pipeline when it stops: it records nothing from then on.
+    """
     recorder = prepare_or_idle(config)
     if isinstance(recorder, Pipeline):
-        return _running.start(config or Config(), recorder)
+        return _running.start(config or Config(), recorder, let_go)
     return start(recorder)

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -35,6 +35,9 @@ _GROUP_BYTES_MAX = 1 << 20
 _YIELD_AFTER_S = 100e-6
 """Longest time without giving the interpreter lock away, however short the records are. Without it a group of short
 records holds the lock for milliseconds, and the event loop's p99 goes with it (`benchmarks/lag.py`)."""
+_YIELD_AFTER_BEHIND_S = 1e-3
+"""The same while more than a group waits. An event loop that has no time to spare keeps what it is given for the whole
+switch interval (5 ms): at a tenth of a millisecond for each of those, the worker would never catch up."""
 _TICK_S = 1.0
 STOP_SPOOL_S_MIN = 5.0
 """A stop spends so much time on spooling what waits, if it must, also where `drain_s` is shorter."""
@@ -52,6 +55,9 @@ class Delivery(Protocol):
 
     def flush_and_wait(self, owner: SpoolWriter, *, deadline_s: float) -> Waiting:
         """Have what is sealed delivered, and wait for it. Returns what is left."""
+
+    def lost_behind(self, owner: SpoolWriter) -> Mapping[str, int]:
+        """Spooled requests of this owner that are lost all the same, by destination and cause."""
 
     def who_delivers(self) -> str:
         """What becomes of that which is left, in words."""
@@ -196,16 +202,21 @@ class Worker:
 
     def _spool_group(self) -> None:
         group = _Group()
+        yield_after_s = _YIELD_AFTER_S if len(self._inbox.queue) <= _GROUP_RECORDS_MAX else _YIELD_AFTER_BEHIND_S
         yielded_s = time.perf_counter()
+        # What is assembled reaches the disk by then, however long the lock stays away between two records.
+        ends_s = yielded_s + self._flush_s
         for item in self._inbox.items():
             fate = self._take(item, group)
             if isinstance(item, Handed):
                 group.handed.append((item, fate))
             if len(group.frames) >= _GROUP_RECORDS_MAX or group.size_bytes >= _GROUP_BYTES_MAX or self._late():
                 break
-            if time.perf_counter() - yielded_s > _YIELD_AFTER_S:
+            if time.perf_counter() - yielded_s > yield_after_s:
                 _yield_lock()
                 yielded_s = time.perf_counter()
+                if yielded_s > ends_s:
+                    break
         durable = self._append(group) and self._flush()
         self._inbox.budget.release(group.released_bytes)
         for handed, fate in group.handed:
@@ -325,12 +336,14 @@ class Worker:
         self._try(self.spool_queue)
         self._try(self._end_spooling)
         waits: list[str] = []
+        behind: dict[str, int] = {}
         self._try(lambda: waits.append(self._deliver_rest()))
+        self._try(lambda: behind.update(self.delivery.lost_behind(self.writer)))
         # What came while that was waited for.
         self._try(self._end_spooling)
         totals = self.writer.totals()
         lost = {cause.value: totals[index] for cause, index in LOST.items()}
-        self._log.stopped(totals[KEPT], lost, "".join(waits))
+        self._log.stopped(totals[KEPT], lost, behind, "".join(waits))
         self._try(self.writer.close)
         self._try(self.delivery.close)
         self._try(lambda: self._at_end(self._left_s(self.stop_s_max)))

@@ -74,7 +74,7 @@ def record(start: Any, env: dict[str, str]) -> None:
     server = start("uvicorn", "hostile:recorded", env={**patient, **env})
     httpx.post(f"{server.url}/ask", json=QUESTION)
     server.stop()
-    assert "1 request recorded; all delivered" in server.output, server.output
+    assert "1 request spooled; all delivered" in server.output, server.output
     assert "OTLP http" not in server.output, server.output
 
 

@@ -16,7 +16,7 @@ def test_a_server_that_imports_its_middleware_by_name_is_recorded(start: Start, 
     assert httpx.post(url, json={"messages": []}).json()["choices"][0]["message"] == {"content": "blue sky"}
     assert httpx.post(url, json={"stream": True}).text.endswith("data: [DONE]\n\n")
     server.stop()
-    assert "2 requests recorded; all delivered" in server.output
+    assert "2 requests spooled; all delivered" in server.output
     plain, streamed = sorted(rows("inference", 2), key=lambda row: bool(row["is_stream"]))
     assert plain["response"] == '{"choices":[{"index":0,"message":{"content":"blue sky"}}]}'
     assert streamed["is_stream"]

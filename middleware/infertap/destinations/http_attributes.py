@@ -109,7 +109,7 @@ class HttpAttributes:
         """Method, path, query, scheme, server, client, user agent, protocol version."""
         if self._official is not None:
             try:
-                return dict(self._official.collect(scope, self._official.mode))
+                return _without_port(dict(self._official.collect(scope, self._official.mode)), scope)
             except _WRONG_INPUT:
                 pass
         return _own_request_attributes(scope)
@@ -196,6 +196,14 @@ def known_method(method: str) -> str:
     return upper if upper in _KNOWN_METHODS else "HTTP"
 
 
+def _without_port(attributes: dict[str, Any], scope: Scope) -> dict[str, Any]:
+    """The official function writes `host:port` into `server.address`, which the conventions have for the host alone."""
+    server = scope.get("server")
+    if server and "server.address" in attributes:
+        attributes["server.address"] = server[0]
+    return attributes
+
+
 def _own_request_attributes(scope: Scope) -> dict[str, Any]:
     method = scope["method"].upper() if scope["method"].upper() in _KNOWN_METHODS else "_OTHER"
     host, port = scope.get("server") or ("0.0.0.0", 80)
@@ -207,7 +215,7 @@ def _own_request_attributes(scope: Scope) -> dict[str, Any]:
         "url.scheme": scope.get("scheme"),
         "url.path": scope.get("path"),
         "url.query": scope.get("query_string", b"").decode("utf-8", "replace"),
-        "server.address": host + ("" if str(port) == "80" else f":{port}"),
+        "server.address": host,
         "server.port": port,
         "network.protocol.version": scope.get("http_version"),
         "user_agent.original": agents[0].decode("utf-8", "replace") if agents else None,

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from infertap.errors import RetryableError
-from infertap.spool.cursors import UNDECIDED, OutcomeKey
+from infertap.spool.cursors import OutcomeKey
 from infertap.spool.reader import Segment
 
-__all__ = ["UNDECIDED", "Destination", "OutcomeKey", "Receipt"]
+__all__ = ["Destination", "OutcomeKey", "Receipt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Destination(Protocol):
             lost: What is to be counted if nothing of the segment has arrived.
 
         Returns:
-            What is to be counted. `UNDECIDED` where something may have arrived; `decide` is asked for it then.
+            What is to be counted; `UNDECIDED` (see `record`) where something may have arrived: `decide` is asked then.
         """
 
     def decide(

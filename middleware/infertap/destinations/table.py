@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infertap.clock import Clock
-from infertap.destinations.protocol import UNDECIDED, OutcomeKey, Receipt
+from infertap.destinations.protocol import OutcomeKey, Receipt
 from infertap.destinations.server_span import render_server_span
 from infertap.errors import RetryableError
+from infertap.record import UNDECIDED
 from infertap.spool.reader import Segment
 from infertap.tables.rows import Payload, Row, SegmentHead, inference_row, span_row
 from infertap.tables.schema import INFERENCE, LEDGER, SPANS

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from infertap.clock import Clock
-from infertap.destinations.protocol import UNDECIDED, Destination, OutcomeKey, Receipt
+from infertap.destinations.protocol import Destination, OutcomeKey, Receipt
 from infertap.drain.inflight import Inflight
 from infertap.drain.losses import damaged_frames, lost_by_minute
 from infertap.drain.pace import INTERVAL_S_MAX, Pace
@@ -22,7 +22,7 @@ from infertap.drain.slots import SegmentFile, Slots
 from infertap.drain.state import DestinationStatus, DrainerState
 from infertap.errors import PermanentError, RetryableError
 from infertap.masking import masked_line
-from infertap.record import LossCause
+from infertap.record import UNDECIDED, LossCause
 from infertap.spool.reader import Segment
 from infertap.words import plural
 

@@ -10,6 +10,7 @@
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -23,6 +24,7 @@ from infertap.drain.state import DrainerState, Phase
 from infertap.drain.stopping import deliver_and_wait
 from infertap.drain.succession import count_death, is_backing_off, successor
 from infertap.events import say
+from infertap.spool.cursors import Cursors
 from infertap.spool.folder import SpoolFolder, list_segments
 from infertap.spool.forks import close_in_forked_child
 from infertap.spool.lock import FileLock
@@ -155,6 +157,16 @@ class DrainerElection:
         if left.segments and reason:
             self._tell(f"the last records were not delivered: {reason}")
         return left
+
+    def lost_behind(self, owner: SlotOwner) -> Counter[str]:
+        """Spooled requests of the owner's slot that are lost all the same, as `otlp rejected` -> how many."""
+        lost: Counter[str] = Counter()
+        if owner.slot is not None:
+            cursors = Cursors.load(self._folder, owner.slot.spool_id)
+            for (_, destination, outcome, cause), count in [*cursors.outcomes.items(), *cursors.days.items()]:
+                if destination and outcome == "lost":
+                    lost[f"{destination} {cause}"] += count
+        return lost
 
     def who_delivers(self) -> str:
         """What becomes of that which is left in the spool, in words."""

@@ -7,15 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from infertap.record import UNDECIDED
 from infertap.spool.folder import SpoolFolder
 from infertap.spool.jsonfile import read_json, write_json_atomic
 
 OutcomeKey = tuple[int, str, str, str]
 """(epoch minute of arrival, destination, outcome, cause or ""); destination "" for what its owner counted."""
-
-UNDECIDED = "undecided"
-"""The outcome of requests that were given up while only their destination knows whether it has them; the cause is their
-segment's number."""
 
 MINUTES_MAX = 360
 """Minutes before now that are kept apart where `fold` is called; older ones are summed by day."""

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from infertap.record import LossCause
-from infertap.spool.cursors import OutcomeKey
 from infertap.tables.delta import DeltaWriter, sql_text
 from infertap.tables.ledger import LATE, Key, LedgerBase, by_minute, drainer_counts, ledger_rows, owner_counts
 from infertap.tables.parking import REFUSED, Parking
 from infertap.tables.rows import Payload, Row, SegmentHead, arrival_us
 from infertap.tables.schema import INFERENCE
 
+OutcomeKey = tuple[int, str, str, str]
 Outcomes = Mapping[OutcomeKey, int]
 
 Parked = dict[str, dict[OutcomeKey, int]]
@@ -78,7 +78,7 @@ class LedgerCounter:
         """What became of requests of segments that do not come again, each of them counted once.
 
         Args:
-            undecided: See `infertap.spool.cursors.UNDECIDED`.
+            undecided: Their outcome is `UNDECIDED`; see `record`.
             started_ns: When the slot was made, nanoseconds since the epoch.
             rows: Of the table `inference`.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from arro3.core import Table
 
-from infertap.spool.cursors import UNDECIDED
+from infertap.record import UNDECIDED
 from infertap.tables.delta import sql_text
 from infertap.tables.rows import Row, SegmentHead
 

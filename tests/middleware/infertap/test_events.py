@@ -113,13 +113,15 @@ def test_repeated_events_are_said_once_a_minute(heard: _Heard, monkeypatch: pyte
 def test_the_last_line_says_what_waits(heard: _Heard) -> None:
     """INFO where all is delivered, WARNING where something waits or was lost, and why."""
     log = EventLog()
-    log.stopped(5, {"queue_full": 0}, "")
-    log.stopped(1, {}, "2 requests wait in the spool for the next start")
-    log.stopped(0, {"spool_full": 3}, "")
+    log.stopped(5, {"queue_full": 0}, {"otlp rejected": 0}, "")
+    log.stopped(1, {}, {}, "2 requests wait in the spool for the next start")
+    log.stopped(0, {"spool_full": 3}, {}, "")
+    log.stopped(5, {}, {"table damaged": 1, "otlp spool_full": 4}, "")
     assert heard.lines == [
-        (logging.INFO, "5 requests recorded; all delivered"),
-        (logging.WARNING, "1 request recorded; 2 requests wait in the spool for the next start"),
-        (logging.WARNING, "0 requests recorded; lost: spool_full 3"),
+        (logging.INFO, "5 requests spooled; all delivered"),
+        (logging.WARNING, "1 request spooled; 2 requests wait in the spool for the next start"),
+        (logging.WARNING, "0 requests spooled; lost: spool_full 3"),
+        (logging.WARNING, "5 requests spooled; of the spooled ones lost: table damaged 1, otlp spool_full 4"),
     ]
 
 
@@ -127,7 +129,7 @@ def test_a_helper_says_only_what_is_its_own(heard: _Heard) -> None:
     """Where records go and that all is well is the other process's word; what is lost or waits is not."""
     log = EventLog(is_helper=True)
     log.starting("recording to ./t", ["odd"], "conflict")
-    log.stopped(0, {"queue_full": 0}, "")
+    log.stopped(0, {"queue_full": 0}, {}, "")
     assert heard.lines == []
-    log.stopped(0, {"queue_full": 1}, "2 requests wait")
+    log.stopped(0, {"queue_full": 1}, {}, "2 requests wait")
     assert [level for level, _ in heard.lines] == [logging.WARNING]

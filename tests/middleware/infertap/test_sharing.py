@@ -73,6 +73,31 @@ def test_what_has_stopped_is_not_shared(config: Callable[..., Config]) -> None:
     second.stop()
 
 
+def test_a_stop_costs_the_others_nothing(config: Callable[..., Config], tmp_path: Path) -> None:
+    """Two apps share a pipeline, and one has it stopped: both go on, in a new one, and every request has its row."""
+    one, two = (InferenceMiddleware(_app, config=config()) for _ in range(2))
+    shared = _request(one)
+    assert _request(two) is shared
+    shared.stop()
+    assert one.pipeline is two.pipeline is None
+    fresh = _request(two)
+    assert fresh is not shared
+    assert fresh.alive
+    assert _request(one) is fresh
+    fresh.stop()
+    paths = (tmp_path / "tables" / ".spool").glob("*/slots/*/*.seg")
+    assert sum(len(read_segment(path).requests) for path in paths) == 4
+
+
+def test_the_end_of_the_process_starts_nothing_anew(config: Callable[..., Config]) -> None:
+    """What still comes then is passed on, unrecorded by anything new."""
+    app = InferenceMiddleware(_app, config=config())
+    pipeline = _request(app)
+    pipeline._stop_with_process()
+    assert _request(app) is pipeline
+    assert not pipeline.alive
+
+
 def test_a_lifespan_keeps_its_pipeline_to_itself(config: Callable[..., Config]) -> None:
     """It ends with its app, and others go on."""
     app = InferenceMiddleware(_app, config=config())

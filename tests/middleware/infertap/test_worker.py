@@ -1,5 +1,6 @@
 """The worker's own rules, on a real spool: what a stop may take, and who counts what other processes hand over."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,23 @@ def test_a_drainer_in_a_thread_has_what_is_left_of_the_stop(
 
 
 _ACCOUNT = (SEEN, FINISHED, KEPT, LOST[LossCause.STOP_DEADLINE])
+
+
+def test_a_group_does_not_wait_for_a_lock_that_stays_away(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under an event loop that is never idle, what is assembled is durable after `spool_flush_ms` all the same."""
+    pipeline, _ = make(0)
+    worker = pipeline.worker
+    worker.writer.open()
+    worker.counters = worker.writer.counters
+    worker._flush_s = 0.01
+    monkeypatch.setattr("infertap.worker._YIELD_AFTER_S", 0.0)
+    monkeypatch.setattr("infertap.worker._yield_lock", lambda: time.sleep(0.02))
+    _submit(pipeline, 20)
+    worker._spool_group()
+    assert worker.counters[KEPT] == 1
+    worker.spool_queue()
+    assert worker.counters[KEPT] == 20
+    worker.writer.close()
 
 
 def test_senders_hear_of_what_a_stop_left(make: Any) -> None:

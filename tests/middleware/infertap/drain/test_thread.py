@@ -96,3 +96,19 @@ def test_an_executable_that_is_gone_leads_to_a_thread(bench: Any, wait_for: Wait
     writer.close()
     thread.close(deadline_s=100.0)
     election.close()
+
+
+def test_an_owner_knows_what_was_lost_behind_the_spool(bench: Any) -> None:
+    """What it has spooled and the drainer could not read is no delivered request: the last line at a stop says so."""
+    writer = bench.spool(["a", "b"])
+    (path,) = bench.segments()
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"request_time")] ^= 1
+    path.write_bytes(content)
+    bench.drainer(follow=False).run()
+    assert bench.rows() == ["a"]
+    election = DrainerElection(bench.folder, bench.settings(), owner=writer, clock=SystemClock(), mode="external")
+    assert election.lost_behind(writer) == {"table damaged": 1}
+    writer.close()
+    assert election.lost_behind(writer) == {}
+    election.close()
