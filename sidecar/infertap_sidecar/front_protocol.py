@@ -13,8 +13,14 @@
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from infertap_sidecar.client_socket import ClientSocket
+
 TARGET_KEY = "infertap.target"
 """Where the scope has the target, as bytes."""
+
+CLIENT_GONE_KEY = "infertap.client_gone"
+"""Where the scope has a function: whether the client has gone within its request, though nobody reads from it now. It
+cuts the connection then, so that `receive` says so, too."""
 
 HEAD_BYTES_MAX = 256 << 10
 """Of one request; twice as much may be read before it is noticed. Its trailers may have as much again."""
@@ -41,6 +47,9 @@ class FrontProtocol(HttpToolsProtocol):
     """The `Upgrade` fields that the head is read again without; the app gets them back."""
     _dry_bytes = 0
     """Read since a head, a piece of a body or an end came out of what was read."""
+    _body_bytes = 0
+    """Of the newest request, so far."""
+    _socket: ClientSocket | None = None
     _refused = False
     _refusal = _INVALID
 
@@ -70,6 +79,7 @@ class FrontProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self._head_done = False
+        self._body_bytes = 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -94,11 +104,13 @@ class FrontProtocol(HttpToolsProtocol):
         self.headers += self._offers
         self._offers = ()
         self.scope[TARGET_KEY] = self.url  # type: ignore[literal-required]
+        self.scope[CLIENT_GONE_KEY] = self._client_gone  # type: ignore[literal-required]
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A piece of the request's body."""
         self._dry_bytes = 0
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -112,6 +124,17 @@ class FrontProtocol(HttpToolsProtocol):
         if self._refused and not self.pipeline:
             self.transport.close()
         super().on_response_complete()
+
+    def _client_gone(self) -> bool:
+        if self.transport.is_closing():
+            return True
+        if self._socket is None:
+            self._socket = ClientSocket(self.transport.get_extra_info("socket").fileno())
+        length = next((int(value) for name, value in self.headers if name == b"content-length"), None)
+        if not self._socket.gone(length - self._body_bytes if length is not None else None):
+            return False
+        self.transport.abort()
+        return True
 
     def _refuse(self, status: int, words: str) -> None:
         """End the connection, with these words where no answer is under way."""
