@@ -49,12 +49,12 @@ def known_spools(config: SidecarConfig, choice: Choice) -> set[Path]:
     return spools
 
 
-def survey(spool_dirs: Iterable[Path], choice: Choice | None) -> list[FolderReport]:
+def survey(spool_dirs: Iterable[Path], choice: Choice) -> list[FolderReport]:
     """All folders below the given roots; none where there is no spool yet."""
     found = {
         file.parent.resolve(): file.parent for root in spool_dirs for file in sorted(root.glob("*/destination.json"))
     }
-    current = choice.folder.resolve() if choice is not None else None
+    current = choice.folder.resolve()
     return [report(path, current=real == current) for real, path in found.items()]
 
 

@@ -2,7 +2,7 @@
 
 1. Reading pauses while more than `WAITING_BYTES_MAX` of an answer wait for a slow client; writing waits for the server.
 2. Silence counts only while it is the server's: not while the client is slow to send its body or to take the answer.
-3. TLS that ends without its goodbye is cut off, not ended: such an answer is whole only if it says itself where it ends.
+3. TLS that ends without its goodbye is cut off: such an answer is whole only if it says itself where it ends.
 4. What had arrived before the connection broke is read after all: a server that answers early and closes resets it.
 """
 
