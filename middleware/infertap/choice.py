@@ -62,9 +62,9 @@ def choose(config: Config, otel: OtelEnvironment, *, cwd: Path) -> Choice:
     own = [*_place_problems(config, table, cwd), *(otel.platform_problems if _otlp_matters(config, otel) else ())]
     mistakes = otel.problems if config.destination != "none" else ()
     if own:
-        raise ConfigError([*own, *mistakes])
+        raise ConfigError([*own, *mistakes, *config.warnings])
     if mistakes:
-        raise OtelConfigError(mistakes)
+        raise OtelConfigError([*mistakes, *config.warnings])
     kind, reason, conflict = _decide(config, otel)
     targets = Targets(
         table=table if kind in ("table", "both") else None,

@@ -212,7 +212,8 @@ class Config(BaseModel):
         else:
             problems += self._problems()
         if problems:
-            raise ConfigError(problems)
+            # What is only a warning by itself may be the reason for the rest.
+            raise ConfigError([*problems, *layers.warnings])
         self._sources = layers.sources
         self._warnings = layers.warnings
 

@@ -48,7 +48,7 @@ def _check_table(target: TableTarget) -> Check:
         exists = DeltaTable.is_deltatable(f"{target.uri}/inference", storage_options=dict(target.storage_options))
         return True, "reached; the tables exist" if exists else "reached; the tables will be made"
 
-    return _within_time(what, reach)
+    return _within_time(what, reach, words_for=_opening_words)
 
 
 def _check_folders(what: str, folders: Iterable[Path], otherwise: str) -> Check:
@@ -66,7 +66,9 @@ def _check_otlp(target: OtlpTarget) -> Check:
     return _within_time(f"OTLP {without_secrets(target.endpoint)} ({target.protocol})", reach)
 
 
-def _within_time(what: str, reach: Callable[[], tuple[bool, str]]) -> Check:
+def _within_time(
+    what: str, reach: Callable[[], tuple[bool, str]], *, words_for: Callable[[Exception], str] | None = None
+) -> Check:
     """The check, or that it took too long; it goes on in a thread that the process does not wait for."""
     results: list[tuple[bool, str]] = []
 
@@ -74,13 +76,20 @@ def _within_time(what: str, reach: Callable[[], tuple[bool, str]]) -> Check:
         try:
             results.append(reach())
         except Exception as error:  # whatever the destination's library raises is the answer to the question
-            results.append((False, f"NOT REACHED: {_first_line(error)}"))
+            results.append((False, f"NOT REACHED: {(words_for or _first_line)(error)}"))
 
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
     thread.join(REACH_S)
     passed, words = results[0] if results else (False, f"NOT REACHED: no answer within {REACH_S:g} s")
     return Check(what, passed, words)
+
+
+def _opening_words(error: Exception) -> str:
+    # Here, because the tables' side is loaded only where tables are looked at.
+    from infertap.tables.failures import opening_words
+
+    return opening_words(error)
 
 
 def _first_line(error: Exception) -> str:

@@ -19,10 +19,9 @@ from infertap.errors import ConfigError
 from infertap.otel_env import OtelEnvironment
 from infertap.platforms import PLATFORMS
 from infertap.wrong_values import choices_of
+from infertap_sidecar.width import WIDTH_MAX
 
 C = TypeVar("C", bound=Config)
-
-WIDTH_MAX = 100
 
 
 class _Help(argparse.HelpFormatter):
@@ -125,6 +124,9 @@ def read_settings(
         config = model(**{name: value for name, value in vars(parsed).items() if name not in own})
     except ConfigError as error:
         problems += error.problems
+    else:
+        # What is only a warning by itself shall be heard in the same start.
+        problems += config.warnings if problems else ()
     if config is None or problems:
         raise ConfigError([*problems, *(_otel_problems(parsed) if delivers else ())])
     return config

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infertap_sidecar.terminal import WIDTH_MAX, console, harmless
+from infertap_sidecar.terminal import console, harmless
+from infertap_sidecar.width import WIDTH_MAX
 
 
 def line_console() -> Console:

@@ -16,7 +16,7 @@ from infertap.asgi_types import Message, Receive, Scope, Send
 from infertap.tap import OUTCOME_KEY
 from infertap.trace import current_server_span
 from infertap_sidecar.client_watch import ClientWatch
-from infertap_sidecar.front_protocol import TARGET_KEY
+from infertap_sidecar.front_protocol import CLIENT_GONE_KEY, TARGET_KEY
 from infertap_sidecar.headers import (
     WEBSOCKET,
     Header,
@@ -113,7 +113,7 @@ class ReverseProxy:
 
     async def _forward(self, scope: Scope, body: "_RequestBody", answer: "_Answer", receive: Receive) -> bytes:
         """The exchange but for the last message, so that a client leaving after it disturbs nobody."""
-        watch = ClientWatch(receive, body.done)
+        watch = ClientWatch(receive, body.done, scope.get(CLIENT_GONE_KEY, _unknown))
         try:
             async with self._upstream.exchange(self._request(scope, body)) as response:
                 return await _relay(response, answer)
@@ -235,6 +235,11 @@ async def _relay(response: UpstreamResponse, answer: _Answer) -> bytes:
             await answer.write(chunk)
     answer.trailers = trailer_fields(response.trailers)
     return last
+
+
+def _unknown() -> bool:
+    """Whether the client has gone, where the server cannot tell."""
+    return False
 
 
 def _target(scope: Scope) -> bytes:

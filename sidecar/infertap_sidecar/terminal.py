@@ -5,7 +5,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-WIDTH_MAX = 100
+from infertap_sidecar.width import WIDTH_MAX
 
 # Everything that a terminal obeys or that changes the order of what is read, but for tab and line feed: C0, DEL and C1
 # controls, U+2028 and U+2029, and Unicode's marks for the direction of writing.

@@ -1,5 +1,9 @@
 """The sidecar is the middleware around a proxy: the same requests give the same rows in both positions."""
 
+import contextlib
+import socket
+import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -135,3 +139,25 @@ def test_a_client_that_hangs_up_frees_the_upstream(start: Start, rows: Rows) -> 
     assert row["end_reason"] == "client_disconnect"
     assert row["chunk_count"] < 2_000
     sidecar.stop()
+
+
+def test_a_client_that_leaves_within_a_stalled_upload_is_recorded_as_gone(start: Start, rows: Rows) -> None:
+    """The model server takes nothing, so nobody reads from the client: its leaving is seen long before the timeout."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        upstream = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        arguments = ("--upstream", upstream, "--admin", "127.0.0.1:0", "--upstream-read-timeout-s", "3600")
+        sidecar = start("serve", *arguments, probe=None)
+        deadline_s = time.monotonic() + 120
+        while "listening on" not in sidecar.output:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        with socket.create_connection(("127.0.0.1", int(sidecar.url.rpartition(":")[2])), timeout=1) as client:
+            size = 1 << 30
+            client.sendall(b"POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+            with contextlib.suppress(TimeoutError):
+                client.sendall(bytes(size))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        (row,) = rows("inference", 1)
+        assert (row["status_code"], row["end_reason"]) == (499, "client_disconnect")
+        sidecar.stop()
+    assert "Traceback" not in sidecar.output

@@ -10,6 +10,19 @@ import re
 
 from infertap.errors import DestinationError, PermanentError, RetryableError
 
+_NO_S3 = (
+    "no credentials are set (AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, in the environment or in storage_options, "
+    "or AWS_PROFILE), and the machine offers none"
+)
+_NO_GCS = (
+    "no credentials are set (GOOGLE_APPLICATION_CREDENTIALS in the environment, or google_service_account in "
+    "storage_options), and the machine offers none"
+)
+_NO_AZURE = (
+    "no credentials are set (AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CLIENT_ID with its "
+    "secret, in the environment or in storage_options), and the machine offers none"
+)
+
 _SIGNS = (
     ("os error 28", "no space left on the device"),
     ("os error 13", "permission denied"),
@@ -29,11 +42,15 @@ _SIGNS = (
     ("(Connect)", "the store cannot be reached"),
     ("MissingRegion", "no region is set (AWS_REGION)"),
     ("Missing region", "no region is set (AWS_REGION)"),
-    ("loading credentials", "no credentials are set, and the machine offers none"),
+    ("loading credentials", _NO_S3),
+    ("no credentials found", _NO_S3),
+    ("CredentialsNotLoaded", _NO_S3),
+    ("computeMetadata", _NO_GCS),
+    ("metadata/identity", _NO_AZURE),
+    ("Account must be specified", "no account is set (AZURE_STORAGE_ACCOUNT_NAME, or account_name in storage_options)"),
     ("169.254.169.254", "no credentials are set, and the machine offers none"),
     ("no credentials", "no credentials are set"),
     ("NoCredentials", "no credentials are set"),
-    ("CredentialsNotLoaded", "no credentials are set"),
     ("status 404", "the store does not know this place"),
     ("Invalid table location", "the URI is not understood by the table library"),
     ("not a valid url", "the URI is not understood by the table library"),
@@ -72,11 +89,20 @@ def describe(error: BaseException, *, table: str, doing: str) -> DestinationErro
     text = str(error)
     if _REFUSED.search(text):
         return RowsRefusedError(f"{what}: the table refuses at least one row")
-    meaning = next((f": {meaning}" for sign, meaning in _SIGNS if sign in text), "")
-    if not meaning and doing == "opening":
-        # No row is in hand yet, so the library's last words may be quoted; what could be a key may not.
-        meaning = f": {_last_words(text)}"
-    return RetryableError(f"{what}{meaning} ({type(error).__name__})")
+    meaning = opening_words(error) if doing == "opening" else _meaning(text)
+    return RetryableError(f"{what}{': ' if meaning else ''}{meaning} ({type(error).__name__})")
+
+
+def opening_words(error: BaseException) -> str:
+    """Why a table cannot be opened. No row is in hand yet, so the library's last words may be quoted; what could be a
+    key may not."""
+    text = str(error)
+    return _meaning(text) or _last_words(text)
+
+
+def _meaning(text: str) -> str:
+    """What a foreign text says, where we know it."""
+    return next((meaning for sign, meaning in _SIGNS if sign in text), "")
 
 
 def _last_words(text: str) -> str:

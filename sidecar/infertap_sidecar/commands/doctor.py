@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from rich.text import Text
 from infertap.choice import Choice, choose
 from infertap.otel_env import OtelEnvironment
 from infertap.platforms import PLATFORMS
+from infertap.record import LossCause
 from infertap.spool.accounts import read_ledger
 from infertap.spool.folder import SpoolFolder
 from infertap.targets import OtlpLimits
@@ -136,6 +137,8 @@ def _print_spool(folders: Sequence[FolderReport], out: Console) -> None:
         if folder.parked:
             records = f"{plural(folder.parked, 'record')} in its folder `parked`: no destination takes them"
             print_line(out, records, mark="  ! ", style="yellow")
+        for words in _loss_words(folder.counters):
+            print_line(out, words, mark="  ! ", style="yellow")
         if counts := _ledger_words(folder.path):
             print_line(out, counts, mark="  ")
         if folder.forgotten:
@@ -148,6 +151,16 @@ def _print_verdict(failed: int, out: Console) -> None:
         print_line(out, f"{plural(failed, 'problem')} found (✗)", style="bold red")
     else:
         print_line(out, "no problem found", style="bold green")
+
+
+def _loss_words(counters: Mapping[str, int]) -> Iterator[str]:
+    """What the processes that write to a folder have lost, up to this moment."""
+    causes = {cause: count for cause in LossCause if (count := counters.get(f"lost/{cause}", 0))}
+    if causes:
+        reasons = ", ".join(f"{cause} {count:,}" for cause, count in causes.items())
+        yield f"{sum(causes.values()):,} of {plural(counters['seen'], 'request')} were lost: {reasons}"
+    if dropped := counters.get("spans_dropped", 0):
+        yield f"{plural(dropped, 'span')} of the app or of a sender did not reach the spool"
 
 
 def _ledger_words(path: Path) -> str:

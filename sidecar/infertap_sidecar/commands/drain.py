@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infertap.build import drainer_settings
-from infertap.choice import choose, with_settings
+from infertap.choice import Choice, choose, with_settings
 from infertap.drain.settings import DrainerSettings
 from infertap.errors import InfertapError
 from infertap.otel_env import OtelEnvironment
@@ -44,19 +44,19 @@ def main(argv: Sequence[str]) -> int:
     add_settings(parser, SidecarConfig, _SETTINGS, "settings")
     config = read_settings(SidecarConfig, parser, argv, own=("folder", "follow"), delivers=True)
     arguments = parser.parse_args(argv)
-    work = _work(arguments.folder, config)
+    otel = with_settings(OtelEnvironment.read(os.environ), config, cwd=Path.cwd())
+    choice = choose(config, otel, cwd=Path.cwd())
+    work = _work(arguments.folder, config, otel, choice)
     if arguments.follow and len(work) > 1:
         raise InfertapError(f"--follow takes one folder, and {arguments.folder} holds {len(work)}; name one of them")
     code = max(_drain(settings, follow=arguments.follow) for settings in work)
     if arguments.folder is None:
-        _tell_of_others(config)
+        _tell_of_others(config, choice)
     return code
 
 
-def _work(given: Path | None, config: SidecarConfig) -> list[DrainerSettings]:
+def _work(given: Path | None, config: SidecarConfig, otel: OtelEnvironment, choice: Choice) -> list[DrainerSettings]:
     """What to drain: settings per folder, read before anything starts."""
-    otel = with_settings(OtelEnvironment.read(os.environ), config, cwd=Path.cwd())
-    choice = choose(config, otel, cwd=Path.cwd())
     if given is None:
         if choice.kind == "none":
             raise InfertapError(f"nothing is recorded ({choice.reason}), so there is no folder to drain; name one")
@@ -85,9 +85,8 @@ def _drain(settings: DrainerSettings, *, follow: bool) -> int:
     return code if after.waiting.segments else 0
 
 
-def _tell_of_others(config: SidecarConfig) -> None:
+def _tell_of_others(config: SidecarConfig, choice: Choice) -> None:
     """Names the folders beside in which something waits for a destination of former times."""
-    choice = choose(config, with_settings(OtelEnvironment.read(os.environ), config, cwd=Path.cwd()), cwd=Path.cwd())
     forgotten = [folder for folder in survey(known_spools(config, choice), choice) if folder.forgotten]
     if forgotten:
         print("\nother folders, whose destination is not that of the settings:")

@@ -9,7 +9,8 @@ from infertap_sidecar.flags import make_parser
 from infertap_sidecar.interrupts import ctrl_c_ends_the_process
 from infertap_sidecar.places import short
 from infertap_sidecar.target import add_table_settings, table_target
-from infertap_sidecar.terminal import WIDTH_MAX, console, harmless_json
+from infertap_sidecar.terminal import console, harmless_json
+from infertap_sidecar.width import WIDTH_MAX
 
 _DESCRIPTION = """\
 Shows everything that was recorded about one request: what went in, what came out, its spans.

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infertap_sidecar.demo.findings import Findings
-from infertap_sidecar.flags import WIDTH_MAX
+from infertap_sidecar.width import WIDTH_MAX
 
 BODY_SHOWN_CHARACTERS = 160
 

@@ -6,6 +6,7 @@
 """
 
 import re
+from collections.abc import Iterator
 from typing import TypeAlias
 
 from google.protobuf.descriptor import Descriptor  # type: ignore[import-untyped]
@@ -46,6 +47,35 @@ def check_protobuf(body: bytes) -> None:
         _walk(body)
     except IndexError:
         raise _malformed() from None
+
+
+def fields_of(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Number and content of each field of a protobuf message that has a length: texts, bytes and messages.
+
+    Raises:
+        MalformedError: it is none.
+    """
+    position, end = 0, len(message)
+    try:
+        while position < end:
+            tag, position = _varint(message, position)
+            wire_type = tag & 7
+            if wire_type == 2:
+                length, position = _varint(message, position)
+                if position + length > end:
+                    raise _malformed()
+                yield tag >> 3, message[position : position + length]
+                position += length
+            elif wire_type == 0:
+                _, position = _varint(message, position)
+            elif wire_type in (1, 5):
+                position += _FIXED_BYTES[wire_type]
+            else:
+                raise _malformed()
+    except IndexError:
+        raise _malformed() from None
+    if position != end:
+        raise _malformed()
 
 
 def _brackets(body: bytes) -> int:
@@ -91,7 +121,7 @@ _FIXED_BYTES = {1: 8, 3: 0, 4: 0, 5: 4}
 """Bytes after the tag; groups (3 and 4) are unknown fields, and what is in them counts as if it were beside them."""
 
 
-def _varint(body: bytes, position: int) -> tuple[int, int]:
+def _varint(body: bytes | memoryview, position: int) -> tuple[int, int]:
     byte = body[position]
     if byte < 0x80:
         return byte, position + 1

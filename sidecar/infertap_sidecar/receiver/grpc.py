@@ -24,8 +24,8 @@ from infertap_sidecar.receiver.errors import BusyError, ReceiverError
 from infertap_sidecar.receiver.http import PARSERS, response
 from infertap_sidecar.receiver.intake import SETTLED_S_MAX, Answer, Intake
 from infertap_sidecar.receiver.room import Room
+from infertap_sidecar.receiver.salvage import spans_of_protobuf
 from infertap_sidecar.receiver.turns import Turns
-from infertap_sidecar.receiver.wire import from_protobuf, spans_of
 
 _SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 _CALLS_MAX = 32
@@ -102,7 +102,7 @@ class GrpcReceiver:
 
         with self._turns.received(read, context.cancel) as body, self._parsing:
             self._intake.expect(len(body))
-            answer = self._intake.take(spans_of(from_protobuf(body)))
+            answer = self._intake.take(spans_of_protobuf(body))
             del body
         remaining_s = context.time_remaining()
         try:

@@ -17,7 +17,8 @@ from infertap_sidecar.receiver.body import decompressed
 from infertap_sidecar.receiver.errors import BusyError, MalformedError, MediaTypeError, ReceiverError, TooLargeError
 from infertap_sidecar.receiver.intake import SETTLED_S_MAX, Answer, Intake
 from infertap_sidecar.receiver.room import Room
-from infertap_sidecar.receiver.wire import from_protobuf, spans_of, spans_of_json
+from infertap_sidecar.receiver.salvage import spans_of_protobuf
+from infertap_sidecar.receiver.wire import spans_of_json
 
 PATH = "/v1/traces"
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
@@ -105,7 +106,7 @@ class HttpReceiver:
         """On a thread of its own."""
         body = decompressed(raw, coding, bytes_max=self._bytes_max)
         self._intake.expect(len(body))
-        return self._intake.take(spans_of_json(body) if media_type == JSON else spans_of(from_protobuf(body)))
+        return self._intake.take(spans_of_json(body) if media_type == JSON else spans_of_protobuf(body))
 
 
 class _Body:

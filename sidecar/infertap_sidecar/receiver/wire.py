@@ -2,8 +2,8 @@
 
 1. OTLP's JSON has trace and span ids in hex where protobuf's JSON has base64. Everything else is protobuf's: int64 as
    text or number, enums by number or name, bytes in base64, unknown fields ignored.
-2. In JSON, what cannot be read of a span, or of the resource or scope around it, costs these spans and no others; text
-   that is no Unicode costs none.
+2. In JSON, what cannot be read of a span, or of the resource or scope around it, costs these spans and no others (in
+   protobuf: `salvage`); text that is no Unicode costs none.
 """
 
 import base64

@@ -2,12 +2,14 @@
 
 1. Reading pauses while more than `WAITING_BYTES_MAX` of an answer wait for a slow client; writing waits for the server.
 2. Silence counts only while it is the server's: not while the client is slow to send its body or to take the answer.
-3. What had arrived before the connection broke is read after all: a server that answers early and closes resets it.
+3. TLS that ends without its goodbye is cut off: such an answer is whole only if it says itself where it ends.
+4. What had arrived before the connection broke is read after all: a server that answers early and closes resets it.
 """
 
 import asyncio
 import os
 import select
+import ssl
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -177,6 +179,8 @@ class Connection(asyncio.Protocol):
         if self._answer is None:
             return
         try:
+            if self._is_cut_off():
+                raise failures.closed_early()
             self._answer.eof()
         except UpstreamError as error:
             # Not left to the transport, which would first try to send what it still has.
@@ -204,6 +208,18 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._release_writer()
+
+    def _is_cut_off(self) -> bool:
+        """Whether TLS ended without its goodbye, as anybody on the way can end it: asyncio tells of both alike."""
+        tls = self._transport.get_extra_info("ssl_object")
+        if tls is None or self._answer is None or self._answer.complete:
+            return False
+        try:
+            return bool(tls.read(1))
+        except ssl.SSLZeroReturnError:
+            return False
+        except ssl.SSLError:
+            return True
 
     def _rescue(self, answer: AnswerReader) -> None:
         """Read what the kernel still holds: a failed write ends the transport with the answer unread."""

@@ -70,7 +70,7 @@ class Upstream(Protocol):
         """Send the request and yield the answer's head; leaving early aborts the exchange. Raises: UpstreamError."""
 
     async def close(self) -> None:
-        """Close idle connections. Safe without `open`, and twice."""
+        """Cut all connections, also those in use. Safe without `open`, and twice."""
 
 
 class UpstreamError(InfertapError):

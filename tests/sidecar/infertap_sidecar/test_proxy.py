@@ -1,8 +1,10 @@
 """Fidelity of the proxy on real sockets: exact bytes in, exact bytes out, nothing held back."""
 
 import asyncio
+import contextlib
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -294,6 +296,32 @@ def test_a_client_that_leaves_within_its_request_ends_the_upstreams_work(servers
         client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
         assert asked.wait(60)
     poll(lambda: rest == [b"abc"])
+
+
+def test_a_client_that_leaves_within_a_stalled_upload_ends_it(servers: Any) -> None:
+    """Nobody reads from that client, because the upstream takes nothing: still it is seen to have gone."""
+    go, rest = threading.Event(), []
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.to_thread(go.wait, 120)
+        while data := await reader.read(1 << 20):
+            rest.append(len(data))
+        rest.append(0)
+
+    tap = OutcomeTap()
+    port = servers.proxy(servers.raw(deaf), wrap=tap.wrap, read_timeout_s=300.0)
+    total = 1 << 30
+    with socket.create_connection(("127.0.0.1", port), timeout=1) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % total)
+        with contextlib.suppress(TimeoutError):
+            client.sendall(bytes(total))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    poll(lambda: len(tap.outcomes) == 1)
+    go.set()
+    poll(lambda: rest[-1:] == [0])
+    assert sum(rest) < total
+    assert tap.raised == []
 
 
 def poll(condition: Callable[[], bool]) -> None:

@@ -1,5 +1,6 @@
 """`infertap doctor`: the choice, the checks, the sources, and no secret."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,31 @@ def test_tables_that_cannot_be_written_are_seen(infertap: Any, tmp_path: Path, t
     assert "2 problems found" in result.stdout
 
 
+def test_a_store_without_credentials_names_them(infertap: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to set, and not what the library calls it."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    off = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/none", "AWS_SHARED_CREDENTIALS_FILE": "/none"}
+    result = infertap("doctor", "--tables", "s3://bucket/tables", **off)
+    assert result.returncode == 1
+    line = next(line for line in result.stdout.splitlines() if line.startswith("✗ tables s3://bucket/tables: "))
+    assert "NOT REACHED: no credentials are set (AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY" in line
+
+
+def test_losses_are_told(infertap: Any) -> None:
+    """How many of how many, and why; where nothing was lost, nothing is said."""
+    infertap.record("none")
+    assert "lost" not in infertap("doctor", "--tables", "none").stdout
+    small = {
+        f"INFERTAP_{name}_BYTES_MAX": size for name, size in (("QUEUE", "1KiB"), ("CAPTURE", "1"), ("INLINE", "1"))
+    }
+    infertap.record("some", **small)
+    result = infertap("doctor", "--tables", "some")
+    assert "! 3 of 3 requests were lost: queue_full 3" in result.stdout
+    infertap("drain", "--tables", "some")
+    assert "! 3 of 3 requests were lost: queue_full 3" in infertap("doctor", "--tables", "some").stdout
+
+
 def test_a_full_disk_is_seen(infertap: Any, tmp_path: Path) -> None:
     """The folder can be entered and files can be made, but they take no byte."""
     code = (
@@ -105,6 +131,25 @@ def test_wrong_settings_are_usage_errors(infertap: Any) -> None:
     assert result.returncode == 2
     assert "content" in result.stderr
     assert "--nonsense" in result.stderr
+
+
+def test_a_slip_in_a_variable_is_heard_beside_what_is_wrong(infertap: Any) -> None:
+    """Alone it is a warning; beside a mistake it may be the reason, and stands in the same list, once."""
+    slip = {"INFERTAP_CONTNET": "metadata"}
+    words = "INFERTAP_CONTNET is no setting of infertap and is ignored; did you mean INFERTAP_CONTENT?"
+    alone = infertap("doctor", **slip)
+    assert alone.returncode == 0
+    assert words in alone.stdout
+    for arguments, otel in (
+        (("--content", "half"), {}),
+        (("--nonsense", "1"), {}),
+        ((), {"OTEL_EXPORTER_OTLP_PROTOCOL": "pigeon"}),
+        (("--spool-dir", "inference_tables/spans"), {}),
+    ):
+        result = infertap("doctor", *arguments, **slip, **otel)
+        assert result.returncode == 2
+        assert result.stderr.count(words) == 1
+        assert "2 problems" in result.stderr
 
 
 def test_the_receivers_own_endpoint_and_the_secret(infertap: Any) -> None:

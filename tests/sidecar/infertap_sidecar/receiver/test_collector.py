@@ -24,7 +24,7 @@ def stuck(*_, **__):
     print("stuck", flush=True)
     threading.Event().wait()
 
-http.decompressed = grpc.from_protobuf = stuck
+http.decompressed = grpc.spans_of_protobuf = stuck
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -127,6 +127,18 @@ def test_half_a_character_and_an_unreadable_resource_cost_no_neighbour(
     assert set(names) == {f"{1:016x}", f"{2:016x}"}
 
 
+def test_one_text_that_is_no_utf8_costs_one_span(post: Any, pipeline: Pipeline, spooled: Any) -> None:
+    """In protobuf, which reads all or nothing: the sender hears how many were rejected, and the others are spooled."""
+    bad = Span.FromString(GOOD.SerializeToString())
+    bad.name, bad.span_id = "~~", b"z" * 8
+    reply = post(body(bad, GOOD).replace(b"~~", b"\xff\xfe"))
+    partial = ExportTraceServiceResponse.FromString(reply.content).partial_success
+    assert (reply.status_code, partial.rejected_spans, partial.error_message) == (
+        200, 1, "rejected 1 spans: 1 unreadable"
+    )  # fmt: skip
+    assert [found["name"] for found in spooled(pipeline)[1]] == ["good"]
+
+
 def test_an_empty_request_is_fine(post: Any) -> None:
     """Probes send one."""
     assert post(b"").status_code == 200

@@ -1,6 +1,7 @@
 """What every upstream keeps, whichever client it is: bytes as they are, ends where they are, failures in our words."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import AsyncGenerator, Callable
@@ -757,6 +758,38 @@ def test_tls_trusts_what_the_environment_says(
         client.ask(server.url, client.request())
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "ca.pem"))
     assert [seen.body for seen in client.ask(server.url, client.request(), client.request())] == [b"ok", b"ok"]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "cut off"])
+def test_tls_that_is_cut_off_ends_no_answer(
+    client: Any, serve: Any, tls: Any, certificates: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """An answer that ends with its connection is whole only with TLS's own goodbye: a FIN could be anybody's."""
+    if not client.native and not whole:
+        pytest.skip("httpx takes a cut-off answer without a length for whole")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "ca.pem"))
+
+    def script(talk: Any) -> None:
+        talk.head()
+        talk.send(b"HTTP/1.1 200 OK\r\n\r\nto the end")
+        if whole:
+            with contextlib.suppress(OSError):
+                talk.socket.unwrap()
+        else:
+            talk.socket.shutdown(socket.SHUT_WR)
+            talk.rest()
+
+    async def read(url: str) -> tuple[bytes, str]:
+        body = b""
+        try:
+            async with client.opened(url) as upstream, upstream.exchange(client.request()) as response:
+                async for chunk in response.chunks():
+                    body += chunk
+        except UpstreamError as error:
+            return body, error.error_type
+        return body, ""
+
+    assert client.run(read(serve(script, tls=tls).url)) == (b"to the end", "" if whole else "RemoteProtocolError")
 
 
 def test_tls_to_a_server_without_it_is_said(client: Any, serve: Any) -> None:
