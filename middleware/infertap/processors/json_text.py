@@ -2,6 +2,7 @@
 
 1. Where the text may hide a repeated key, it is written anew: a parser keeps only the last of two equal ones.
 2. Strings are opened where they are JSON, and where they are a URL; other text in them is left as it is.
+3. All is found in one walk, and a key that is nothing special costs one look-up.
 """
 
 import json
@@ -11,8 +12,16 @@ from typing import Any
 
 import orjson
 
-from infertap.processors.secret_names import MARK
-from infertap.processors.secret_shapes import redact_shapes
+from infertap.processors.json_names import (
+    TABLE_NAMES,
+    VALUES,
+    harmless,
+    redact_named_value,
+    redact_pair,
+    redact_table,
+)
+from infertap.processors.secret_names import MARK, SecretNames, looks_like_key
+from infertap.processors.secret_shapes import redact_path, redact_shapes
 
 Redact = Callable[[str], tuple[str, int]]
 
@@ -20,18 +29,15 @@ _KEY_WITH_SPACE = re.compile(r'"\s+:')
 _COMPACT_CHARACTERS_MAX = 64 << 10
 _LONG_INTEGER = re.compile(r"\d{19}")
 _BLANK = " \t\r\n\ufeff"
-_OPENED = frozenset("{[h" + _BLANK)
 _CONTENT = frozenset({str, dict, list})
-_URL = re.compile(r"https?://[^\s]*[?@#;][^\s]*\Z", re.IGNORECASE)
+_OPENED = frozenset("{[" + _BLANK)
+_SCHEME_CHARACTERS_MAX = 24
+_URL = re.compile(r"[A-Za-z][\w+.-]*://\S+")
 _URL_CHARACTERS_MAX = 16 << 10
+_URL_PARTS = re.compile(r"[?@#;]")
 _NESTED_DEPTH_MAX = 4
 """JSON inside a JSON string (tool-call arguments) is opened this often; what is deeper is redacted as text."""
-_NAMING = ("name", "key", "header", "field", "variable")
-"""Beside `value` they hold a name: environments, lists of headers, attributes of OTLP."""
-_PAIRED = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key"})
-"""Headers as pairs: `["authorization", "Bearer ..."]`."""
-_MODEL_WORDS = frozenset({"token", "pass"})
-_PLAIN, _SECRET, _LOOKS_SECRET = range(3)
+_PLAIN, _SECRET, _LOOKS_SECRET, _DOUBTFUL, _VALUE, _TABLE = range(6)
 _KEYS_MAX = 4096
 _KEY_CHARACTERS_MAX = 64
 
@@ -39,32 +45,44 @@ _KEY_CHARACTERS_MAX = 64
 class _Keys(dict[str, int]):
     """What is known of a key; a hit costs one dictionary look-up."""
 
-    def __init__(self, secret: Callable[[str], bool]) -> None:
+    def __init__(self, names: SecretNames) -> None:
         super().__init__()
-        self._secret = secret
+        self._names = names
 
     def __missing__(self, key: str) -> int:
-        verdict = _SECRET if self._secret(key) else _LOOKS_SECRET if redact_shapes(key)[1] else _PLAIN
+        verdict = self._verdict(key)
         if len(key) <= _KEY_CHARACTERS_MAX:
             if len(self) >= _KEYS_MAX:
                 self.clear()
             self[key] = verdict
         return verdict
 
+    def _verdict(self, key: str) -> int:
+        if self._names.in_json(key):
+            return _SECRET
+        if key.lower() in self._names.doubtful_in_json:
+            return _DOUBTFUL
+        if key in VALUES:
+            return _VALUE
+        if key in TABLE_NAMES:
+            return _TABLE
+        return _LOOKS_SECRET if redact_shapes(key)[1] else _PLAIN
+
 
 class JsonText:
     """Redacts documents.
 
     Args:
-        secret: Whether a key's value goes.
+        names: Which keys' values go.
         redact_text: For text that is no JSON, although it looks so.
         redact_url: For a string that is a URL.
     """
 
-    __slots__ = ("_keys", "_redact_text", "_redact_url")
+    __slots__ = ("_keys", "_redact_text", "_redact_url", "_secret")
 
-    def __init__(self, secret: Callable[[str], bool], *, redact_text: Redact, redact_url: Redact) -> None:
-        self._keys = _Keys(secret).__getitem__
+    def __init__(self, names: SecretNames, *, redact_text: Redact, redact_url: Redact) -> None:
+        self._keys = _Keys(names).__getitem__
+        self._secret = names.in_json
         self._redact_text = redact_text
         self._redact_url = redact_url
 
@@ -90,7 +108,8 @@ class JsonText:
             shown, redacted = self._redact_text(document)
             return (dump(shown), redacted) if redacted else (text, 0)
         root = [document]
-        redacted, keys = self._walk(root, depth)
+        urls = "/" in text or "\\" in text  # an escape may stand for it
+        redacted, keys = self._walk(root, depth, urls)
         # Most clients write compact JSON, and that it comes out the same is the quickest proof.
         compact = redacted == 0 and dump is _dump and len(text) < _COMPACT_CHARACTERS_MAX and _dump(root[0]) == text
         if redacted == 0 and (compact or _says_each_key_once(text, keys)):
@@ -98,12 +117,16 @@ class JsonText:
         if dump is _dump and _LONG_INTEGER.search(text) is not None:
             # orjson has read integers over 64 bits as floats; what is not secret must stay as it was.
             root = [json.loads(text)]
-            redacted, _ = self._walk(root, depth)
+            redacted, _ = self._walk(root, depth, urls)
             dump = json.dumps
         return dump(root[0]), redacted
 
-    def _walk(self, root: list[Any], depth: int) -> tuple[int, int]:
-        """Redact in place. Returns (values redacted, keys seen; -1 where a document inside a string was rewritten)."""
+    def _walk(self, root: list[Any], depth: int, urls: bool) -> tuple[int, int]:
+        """Redact in place. Returns (values redacted, keys seen; -1 where a document inside a string was rewritten).
+
+        Args:
+            urls: Whether a string may be one.
+        """
         redacted = keys = 0
         rewritten = False
         renamed: list[tuple[dict[str, Any], str]] = []
@@ -111,6 +134,7 @@ class JsonText:
         # A list that is appended to while it is walked: no recursion, and no order to keep.
         nodes: list[Any] = [root]
         for node in nodes:
+            listed = False
             if type(node) is dict:
                 keys += len(node)
                 for key in node:
@@ -119,49 +143,52 @@ class JsonText:
                         if found == _LOOKS_SECRET:
                             renamed.append((node, key))
                             redacted += 1
-                        elif not _harmless(key, node[key], node):
-                            node[key] = MARK
-                            redacted += 1
-                if "value" in node:
-                    redacted += self._named_value(node)
+                        else:
+                            redacted += self._found(found, key, node)
                 items: Iterable[tuple[Any, Any]] = node.items()
             elif _CONTENT.isdisjoint(map(type, node)):
                 continue  # an embedding, a row of features: numbers only
             else:
-                if len(node) == 2:
-                    redacted += _redact_pair(node)
+                listed = True
                 items = enumerate(node)
             for key, value in items:
                 kind = type(value)
                 if kind is str:
-                    if value[:1] in _OPENED:
+                    if value[:1] in _OPENED or (urls and value.find("://", 1, _SCHEME_CHARACTERS_MAX) > 0):
                         shown, hits = self._string(value, depth)
                         redacted += hits
                         rewritten = rewritten or shown != value
                         node[key] = shown
                 elif kind is dict or kind is list:
                     nodes.append(value)
+                    if kind is list and len(value) == 2:
+                        redacted += redact_pair(value, self._secret, listed=listed)
         for place, (node, key) in enumerate(renamed):
             _rename(node, key, place)
         return redacted, -1 if rewritten else keys
 
-    def _named_value(self, node: dict[str, Any]) -> int:
-        """`{"name": "password", "value": ...}`"""
-        value = node["value"]
-        for naming in _NAMING:
-            name = node.get(naming)
-            if type(name) is str and self._keys(name) == _SECRET and not _harmless(name, value, node):
-                node["value"] = MARK
-                return 1
-        return 0
+    def _found(self, found: int, key: str, node: dict[str, Any]) -> int:
+        """Redact what a key of some meaning says of its own value, or of one beside it."""
+        if found == _VALUE:
+            return redact_named_value(node, key, self._secret)
+        if found == _TABLE:
+            return redact_table(node, key, self._secret)
+        value = node[key]
+        if found == _DOUBTFUL:
+            gone = isinstance(value, str) and value != MARK and looks_like_key(value)
+        else:
+            gone = not harmless(key, value, node)
+        if gone:
+            node[key] = MARK
+        return int(gone)
 
     def _string(self, text: str, depth: int) -> tuple[str, int]:
         """A string inside a document that may be one itself, or a URL."""
         if looks_like_json(text):
             return self._nested(text, depth)
-        if text[0] == "h" and len(text) <= _URL_CHARACTERS_MAX and _URL.match(text) is not None:
-            return self._redact_url(text)
-        return text, 0
+        if len(text) > _URL_CHARACTERS_MAX or _URL.fullmatch(text) is None:
+            return text, 0
+        return self._redact_url(text) if _URL_PARTS.search(text) is not None else redact_path(text)
 
     def _nested(self, text: str, depth: int) -> tuple[str, int]:
         if depth >= _NESTED_DEPTH_MAX:
@@ -178,30 +205,6 @@ def looks_like_json(text: str) -> bool:
     if first in _BLANK:
         first = text.lstrip(_BLANK)[:1]
     return first == "{" or first == "["
-
-
-def _harmless(key: str, value: Any, node: dict[str, Any]) -> bool:
-    """Nothing is there to hide, or it is a language model's token and not a caller's."""
-    if value is None or value == "" or value == MARK:
-        return True
-    if len(key) <= 8 and key.lower().rstrip("0123456789_-[]@") in _MODEL_WORDS:
-        return "logprob" in node or not _holds_text(value)
-    return isinstance(value, bool)
-
-
-def _holds_text(value: Any) -> bool:
-    """Whether there is text in a value, as in a secret; a language model's token may be a number or a list of them."""
-    if isinstance(value, dict):
-        return not {"id", "text"} <= value.keys()  # TGI streams its tokens as such objects
-    return isinstance(value, str) or (isinstance(value, list) and any(_holds_text(item) for item in value))
-
-
-def _redact_pair(pair: list[Any]) -> int:
-    name, value = pair
-    if type(name) is str and name.lower() in _PAIRED and value not in ("", None, MARK):
-        pair[1] = MARK
-        return 1
-    return 0
 
 
 def _rename(node: dict[str, Any], key: str, place: int) -> None:

@@ -37,7 +37,7 @@ class Redactor:
 
     def __init__(self, names: SecretNames) -> None:
         self._names = names
-        self._documents = JsonText(names.in_json, redact_text=self.text, redact_url=self.url)
+        self._documents = JsonText(names, redact_text=self.text, redact_url=self.url)
         self._fields: dict[tuple[str, str], Redacted] = {}
         self._labels: dict[str, Redacted] = {}
         self._queries: dict[str, Redacted] = {}
@@ -139,9 +139,14 @@ class Redactor:
 
     def url(self, text: str) -> Redacted:
         """A URL, whole or from its path on: user information, parameters, query and fragment."""
+        count = 0
+        if "@" in text:
+            # A password may hold what ends a path.
+            text, count = redact_shapes(text)
         rest, hash_mark, fragment = text.partition("#")
         head, question_mark, query = rest.partition("?")
-        head, count = self.text(head)
+        head, hits = self.text(head)
+        count += hits
         query, hits = self.query(query)
         fragment, more = self.query(fragment)
         return f"{head}{question_mark}{query}{hash_mark}{fragment}", count + hits + more

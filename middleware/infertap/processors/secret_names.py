@@ -22,13 +22,18 @@ _EXACT = frozenset(
         "apikey", "xapikey", "key", "ocpapimsubscriptionkey", "token", "jwt", "bearer", "credential", "credentials",
         "pass", "pwd", "pw", "passkey", "secret", "session", "sessionid", "sid", "csrf", "xsrf", "csrftoken",
         "xcsrftoken", "signature", "sig", "pin", "cvv", "cvc", "ssn", "creditcard", "cardnumber", "securitycode",
-        "xauthtoken", "xinfertapouter", "authheader", "authcode", "authorizationcode", "devicecode", "codeverifier",
-        "otp", "totp", "mfacode", "samlresponse", "samlassertion", "seedphrase",
-        "recoveryphrase", "mnemonicphrase", "dsn", "databaseurl",
+        "xauthtoken", "xamzsignature", "xgoogsignature", "xinfertapouter", "authheader", "authcode",
+        "authorizationcode", "devicecode", "codeverifier", "otp", "totp", "otpcode", "mfacode", "samlresponse",
+        "samlassertion", "seedphrase", "recoveryphrase", "mnemonicphrase", "dsn", "databaseurl",
     }
 )  # fmt: skip
-_WEAK = frozenset({"key", "session", "sid", "sig", "signature", "pin", "auth", "bearer", "otp", "totp"})
+_WEAK = frozenset({"key", "session", "sid", "sig", "signature"})
 """Words that are secrets as a query parameter or a field, and ordinary keys in a model's JSON."""
+_SHORT = frozenset({"pin", "auth", "bearer", "otp", "totp"})
+"""In JSON secrets, too, but ordinary words of a text."""
+_DOUBTFUL_IN_JSON = frozenset({"session", "sid", "sig"})
+_DOUBTFUL_IN_TEXT = _DOUBTFUL_IN_JSON | _SHORT
+"""Secrets where the value looks like one (`looks_like_key`): `session` may also be an object, and `auth` an outcome."""
 _IN_QUERIES = frozenset({"code", "ticket"})
 """What lets somebody in once, in an address only; elsewhere `code` is source text or an error's number."""
 
@@ -72,7 +77,7 @@ _QUALIFIERS = frozenset(
     }
 )  # fmt: skip
 """Last words that leave a secret one: `private_key_pem`, `X-Api-Key-V2`. Digits never count (`b` was `b64`)."""
-_NOT_QUALIFIED = _WEAK | {"token", "pass", "pw", "passkey"}
+_NOT_QUALIFIED = _WEAK | _SHORT | {"token", "pass", "pw", "passkey"}
 """`token_text` is a language model's."""
 _ENDINGS_IN_TEXT = (*_ENDINGS, "token", "credential")
 _ENDINGS_IN_FIELDS = (*_ENDINGS_IN_TEXT, "signature", "assertion", "jwt", "sessionid", "sessid")
@@ -84,6 +89,7 @@ _VOCABULARY = frozenset(
 )  # fmt: skip
 """Tokens of language models, wherever they stand."""
 
+_KEY = re.compile(r"\d{4,}+|(?=\S*\d)\S{8,}+|\S{20,}+")
 _PATH = re.compile(r"[.\[\]/:]+")
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 _CACHE_MAX = 4096
@@ -179,8 +185,12 @@ class SecretNames:
 
         self.in_json = verdicts(_EXACT - _WEAK, _ENDINGS)
         """For keys of a JSON document and attributes of a span."""
-        self.in_text = verdicts(_EXACT - _WEAK, _ENDINGS_IN_TEXT)
+        self.doubtful_in_json = _DOUBTFUL_IN_JSON - harmless
+        """Lower-case keys whose value goes where it `looks_like_key`."""
+        self.in_text = verdicts(_EXACT - _WEAK - _SHORT, _ENDINGS_IN_TEXT)
         """For what stands before a colon or an equals sign in a text, and for elements and attributes of XML."""
+        self.doubtful_in_text = _DOUBTFUL_IN_TEXT - harmless
+        """As `doubtful_in_json`."""
         self.in_fields = verdicts(_EXACT, _ENDINGS_IN_FIELDS)
         """For headers and form fields."""
         self.in_queries = verdicts(_EXACT | _IN_QUERIES, _ENDINGS_IN_FIELDS)
@@ -194,6 +204,11 @@ class SecretNames:
     def in_attributes(self, name: str) -> bool:
         """For attributes of spans, whose names are dotted paths."""
         return name not in self._conventional and self.in_json(name)
+
+
+def looks_like_key(value: str) -> bool:
+    """Whether a value is one word as long as keys are: of digits, with a digit in it, or longer than words are."""
+    return _KEY.fullmatch(value) is not None
 
 
 def _normal(name: str) -> str:

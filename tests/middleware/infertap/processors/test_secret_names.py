@@ -2,7 +2,7 @@
 
 import pytest
 
-from infertap.processors.secret_names import SecretNames
+from infertap.processors.secret_names import SecretNames, looks_like_key
 
 _ORDINARY = (
     "max_tokens", "prompt_tokens", "completion_tokens", "total_tokens", "tokens", "token_count", "tokenizer",
@@ -25,12 +25,13 @@ _SECRET_EVERYWHERE = (
     "cookie", "Set-Cookie", "cookies", "private_key", "private_key_pem", "privateKeyBase64", "signing_key",
     "credentials", "jwt", "passphrase", "passcode", "ssn", "credit_card", "cvv", "cvv2", "x-csrf-token",
     "SharedAccessKey", "AccountKey", "connectionString", "code_verifier", "recovery_codes", "x-infertap-outer",
-    "wsse:Password", "env/API_KEY", "пароль", "密码", "ｐａｓｓｗｏｒｄ", "pass\u200bword", "contrasen\u0303a",
+    "wsse:Password", "env/API_KEY",
+    "otp_code", "X-Amz-Signature", "пароль", "密码", "ｐａｓｓｗｏｒｄ", "pass\u200bword", "contrasen\u0303a",
 )  # fmt: skip
 _SECRET_IN_FIELDS = (
-    "key", "token", "X-Plex-Token", "hub_token", "sig", "signature", "X-Hub-Signature-256", "pin", "session", "sid",
-    "auth", "otp", "csrfmiddlewaretoken", "__RequestVerificationToken", "JSESSIONID", "PHPSESSID", "X-User-JWT",
-    "X-Amz-Signature", "X-Amz-Credential", "user[key]",
+    "key", "token", "X-Plex-Token", "hub_token", "sig", "signature", "X-Hub-Signature-256", "session", "sid",
+    "csrfmiddlewaretoken", "__RequestVerificationToken", "JSESSIONID", "PHPSESSID", "X-User-JWT",
+    "X-Amz-Credential", "user[key]",
 )  # fmt: skip
 
 
@@ -66,6 +67,25 @@ def test_names_that_are_secret_in_fields_only(name: str) -> None:
     assert names.in_fields(name)
     assert names.in_queries(name)
     assert names.in_json(name) is (name == "token")
+
+
+@pytest.mark.parametrize("name", ["pin", "auth", "Bearer", "otp", "totp", "user.pin", "auth[0]"])
+def test_short_names_that_are_secret_wherever_they_are_keys(name: str) -> None:
+    """In a text they are ordinary words, and secret only before what looks like a key."""
+    names = SecretNames()
+    assert names.in_json(name)
+    assert names.in_fields(name)
+    assert names.in_queries(name)
+    assert not names.in_text(name)
+    assert not names.in_json(f"{name}_data")
+
+
+def test_a_key_looks_unlike_a_word() -> None:
+    """By its length and its digits."""
+    for value in ("4821", "9f8a7c6b", "s3ssion-cookie", "abcdefghijklmnopqrstuvwx"):
+        assert looks_like_key(value)
+    for value in ("", "5", "404", "none", "timeout", "oauth2", "failed (401) for bob", "a b1234567890"):
+        assert not looks_like_key(value)
 
 
 def test_a_code_is_one_in_an_address_only() -> None:

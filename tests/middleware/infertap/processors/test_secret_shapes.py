@@ -46,6 +46,11 @@ _JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"
         f"-----BEGIN ED25519 PRIVATE KEY-----\\n{_SECRET}\\n-----END ED25519 PRIVATE KEY-----",
         f"https://{_SECRET}@github.com/x",
         f"postgres://user:a/{_SECRET}@host/db",
+        f"postgres://u:p@ss/{_SECRET}@host/db",
+        f"postgres://u:p@ss/{_SECRET}@[REDACTED]@host:5432/db?sslmode=require",
+        f"https://u:p@ss/{_SECRET}@host/db",
+        f"amqp://u:a?b#{_SECRET}@host:5672/vhost",
+        f"postgres://u:p@h/db,postgres://v:{_SECRET}@h2/db",
         f"curl -u bob:{_SECRET} http://host",
         f"curl --user 'bob:{_SECRET}' http://host",
         f"machine h login bob password {_SECRET}",
@@ -134,6 +139,22 @@ def test_ordinary_text_stays(text: str) -> None:
     assert _REDACTOR.text(text) == (text, 0)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://u:S@h.example/pkg@1.2", f"https://{MARK}@h.example/pkg@1.2"),
+        ("https://u:S@registry/@scope/pkg", f"https://{MARK}@registry/@scope/pkg"),
+        ("http://u:S@h:80/a@b c@d", f"http://{MARK}@h:80/a@b c@d"),
+        ("postgres://u:S@h/db?mail=a@b.c", f"postgres://{MARK}@h/db?mail=a@b.c"),
+        ("mongodb://u:S@h1:1,h2:2/db", f"mongodb://{MARK}@h1:1,h2:2/db"),
+        ("redis://h:6379/0 and x@y.z", "redis://h:6379/0 and x@y.z"),
+    ],
+)
+def test_of_a_url_with_a_password_the_host_stays(text: str, shown: str) -> None:
+    """What follows it may hold an `@`, too."""
+    assert _REDACTOR.text(text.replace("S", _SECRET))[0] == shown
+
+
 @given(
     text=st.text(st.characters() | st.sampled_from("\"'\\{[:=&;<>/|?@- \n"), max_size=60),
     name=st.sampled_from(["password", "cookie", "x", "<jwt>", "a?sig", "  - jwt", "://u:p@h/?key"]),
@@ -153,6 +174,7 @@ _REPEATED = (
     "jwt: a\n b\n", "jwt:\n ", "?sig=", "?a=", "%3Fsig%3D", "&a", "--jwt ", "-a", "a-", "a.", "a[", "jwt a b ",
     "jwt=a ", "jwt: a, ", "://u:/", "://u:1/", "jwt='''", 'jwt="""', "jwt='a''", "jwt='a' ", '":', '\\":', "login a ",
     "-u a:", "\0", "jwt=[", "\u200b", "a: ", "xapp-", "&lt;a", "a\u200b", "SG.", "/api/webhooks/1/", "hooks.slack.com/",
+    "://u:p@s/", "x://u:@", "://u:p@a.b", "@a", "http://u:p@ss/w",
 )  # fmt: skip
 
 
