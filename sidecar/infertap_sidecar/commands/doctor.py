@@ -23,7 +23,7 @@ from infertap_sidecar.checks import run_checks
 from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings, shown
 from infertap_sidecar.interrupts import ctrl_c_ends_the_process
 from infertap_sidecar.lines import line_console, print_line
-from infertap_sidecar.own_endpoint import refuse_own_endpoint, unset_own_endpoints
+from infertap_sidecar.own_endpoint import refuse_own_endpoint, refuse_own_upstream, unset_own_endpoints
 from infertap_sidecar.places import short, size_text, without_secrets
 from infertap_sidecar.settings import SidecarConfig
 from infertap_sidecar.spool_survey import FolderReport, known_spools, survey
@@ -58,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
     add_config_file(parser)
     add_settings(parser, SidecarConfig, SidecarConfig.model_fields, "settings")
     config = read_settings(SidecarConfig, parser, argv, own=("all",), delivers=True)
+    refuse_own_upstream(config)
     show_all: bool = parser.parse_known_args(argv)[0].all
     environ = dict(os.environ)
     own_endpoints = unset_own_endpoints(environ, config.receiver_addresses)
