@@ -1,7 +1,6 @@
 """Prometheus metrics of one spool folder: summed over its slots, also those that are gone, and its drainer."""
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Iterable
 
@@ -14,9 +13,8 @@ from infertap._version import __version__
 from infertap.asgi_types import Receive, Scope, Send
 from infertap.choice import Choice
 from infertap.clock import Clock, SystemClock
-from infertap.errors import SpoolError
 from infertap.record import LossCause
-from infertap.spool.accounts import Accounts, counters_of
+from infertap.spool.accounts import counted
 from infertap.spool.folder import SpoolFolder, list_segments
 from infertap.spool.forgotten import forgotten_folders
 from infertap.spool.jsonfile import read_json
@@ -40,25 +38,11 @@ class FolderCollector(Collector):
         )
         conflict.add_metric((), int(self._choice.conflict is not None))
         yield conflict
-        pages, totals = self._counted()
+        pages, totals = counted(self._folder)
         yield from self._requests(totals)
         yield from self._spool(pages)
         yield from self._forgotten()
         yield from self._drainer()
-
-    def _counted(self) -> tuple[list[PageView], Counter[str]]:
-        """The pages of the slots, and all counters: theirs and those of slots that are gone."""
-        pages: dict[str, PageView] = {}
-        for spool_id in self._folder.slot_ids():
-            # A slot may end while we look.
-            with contextlib.suppress(SpoolError):
-                pages[spool_id] = PageView.read(self._folder.slot_dir(spool_id) / "page")
-        accounts = Accounts.look(self._folder)
-        pages = {spool_id: page for spool_id, page in pages.items() if spool_id not in accounts.retired}
-        totals = accounts.counters
-        for page in pages.values():
-            totals.update(counters_of(page))
-        return list(pages.values()), totals
 
     def _requests(self, totals: Counter[str]) -> Iterable[Metric]:
         for name, words in (

@@ -6,12 +6,14 @@
 3. Its size is bounded: days beyond `DAYS_MAX` become one sum.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Self
 
+from infertap.errors import SpoolError
 from infertap.record import LossCause
 from infertap.spool.cursors import Cursors
 from infertap.spool.folder import SpoolFolder
@@ -99,6 +101,21 @@ def counters_of(page: PageView) -> Counter[str]:
     counters = Counter({name: getattr(page, name) for name in _COUNTERS})
     counters.update({f"lost/{cause}": count for cause, count in page.lost.items() if cause in LossCause})
     return counters
+
+
+def counted(folder: SpoolFolder) -> tuple[list[PageView], Counter[str]]:
+    """The pages of a folder's slots, and all counters: theirs and those of slots that are gone."""
+    pages: dict[str, PageView] = {}
+    for spool_id in folder.slot_ids():
+        # A slot may end while we look.
+        with contextlib.suppress(SpoolError):
+            pages[spool_id] = PageView.read(folder.slot_dir(spool_id) / "page")
+    accounts = Accounts.look(folder)
+    living = [page for spool_id, page in pages.items() if spool_id not in accounts.retired]
+    totals = accounts.counters
+    for page in living:
+        totals.update(counters_of(page))
+    return living, totals
 
 
 def add_ledger(ledger: Ledger, cursors: Cursors) -> None:
