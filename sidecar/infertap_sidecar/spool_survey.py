@@ -75,7 +75,11 @@ def read_identity(path: Path) -> Mapping[str, Any]:
 
 def places(path: Path) -> dict[str, str]:
     """`destination.json` for people: name of each destination, and where it is."""
-    identity = read_identity(path)
+    return places_of(read_identity(path), path)
+
+
+def places_of(identity: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """The same of any identity, a local table's being relative to the parent of `path`."""
     found = {}
     if "table" in identity:
         uri = str(identity["table"].get("uri", "?"))
