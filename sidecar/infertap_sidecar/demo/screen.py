@@ -17,6 +17,7 @@ from rich.text import Text
 
 from infertap_sidecar.demo.findings import Findings
 from infertap_sidecar.flags import WIDTH_MAX
+from infertap_sidecar.stream_text import put_together
 
 BODY_SHOWN_CHARACTERS = 160
 
@@ -118,7 +119,7 @@ def _request(title: str, row: Mapping[str, Any]) -> Panel:
     streamed = row["is_stream"] and row["response"]
     bodies = {"request": _shortened(row["request"] or ""), "response": _shortened(row["response"] or "")}
     if streamed:
-        bodies["response"] = f"{_words(row['response'])} ({chunks}, put together)"
+        bodies["response"] = f"{put_together(row['response'])} ({chunks}, put together)"
     for name, text in bodies.items():
         if text:
             lines.append(Text.assemble((f"{name:<9}", "dim"), text))
@@ -132,12 +133,6 @@ def _shortened(body: str) -> str:
     except ValueError:
         line = " ".join(body.split())
     return line if len(line) <= BODY_SHOWN_CHARACTERS else f"{line[:BODY_SHOWN_CHARACTERS]} …"
-
-
-def _words(events: str) -> str:
-    """What the pieces of a stored event stream say together."""
-    chunks = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: {")]
-    return "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
 
 
 def _milliseconds(value: float | None) -> str:
