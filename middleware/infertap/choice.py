@@ -71,6 +71,8 @@ def choose(config: Config, otel: OtelEnvironment, *, cwd: Path) -> Choice:
         otlp=otel.otlp if kind in ("otlp", "both") else None,
     )
     warnings = [*config.warnings, *(otel.warnings if targets.otlp is not None else ())]
+    if config.destination != "none":
+        warnings.extend(otel.misspelt)
     if otel.without_effect and config.destination != "none":
         have = "has" if len(otel.without_effect) == 1 else "have"
         warnings.append(f"{', '.join(otel.without_effect)} {have} no effect on infertap")

@@ -241,6 +241,10 @@ class Config(BaseModel):
         if self.outer_secret is not None and not _SECRET.fullmatch(self.outer_secret):
             problems.append("outer_secret: expected at least 16 visible ASCII characters (its text is not shown)")
         scheme, separator, _ = self.tables.partition("://")
+        half = self.tables.partition(":")[0]
+        if not separator and half != self.tables and half.lower() in _URI_SCHEMES:
+            meant = "file:///folder" if half.lower() == "file" else f"{half}://bucket/path"
+            problems.append(f"tables: {half}: is no folder, and a URI looks like {meant}")
         if separator and scheme.lower() not in _URI_SCHEMES:
             problems.append(f"tables: unknown scheme {scheme!r}; known are {', '.join(_URI_SCHEMES)}, or a plain path")
         elif separator and (problem := _uri_problem(self.tables)) is not None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from infertap.otel_names import misspelt_lines
 from infertap.platforms import PLATFORMS, Draft, Platform
 from infertap.sdk_env import VALUE_LENGTH_LIMITS, is_boolean, is_true, mistakes, sdk_disabled, without_effect
 from infertap.targets import OtlpLimits, OtlpTarget, is_header
@@ -40,6 +41,8 @@ class OtelEnvironment:
     """What is odd about the exporter's variables; it matters where something is exported."""
     without_effect: tuple[str, ...] = ()
     """Variables that are set and mean nothing here, whatever the destination."""
+    misspelt: tuple[str, ...] = ()
+    """One line for each variable whose name is nearly one that counts."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -67,6 +70,7 @@ class OtelEnvironment:
             platform_problems=tuple(reader.platform_problems),
             warnings=tuple(reader.warnings),
             without_effect=tuple(without_effect(environ)),
+            misspelt=tuple(misspelt_lines(environ)),
             environ=environ,
         )
 

@@ -17,7 +17,7 @@ from infertap_sidecar import logs
 from infertap_sidecar.address import bound, listen
 from infertap_sidecar.admin import admin_app
 from infertap_sidecar.failure_log import FailureLog
-from infertap_sidecar.own_endpoint import refuse_own_endpoint, unset_own_endpoints
+from infertap_sidecar.own_endpoint import refuse_own_endpoint, refuse_own_upstream, unset_own_endpoints
 from infertap_sidecar.places import writable
 from infertap_sidecar.proxy import ReverseProxy
 from infertap_sidecar.servers import ServerPair, make_server
@@ -34,8 +34,10 @@ def serve(config: ServeConfig) -> int:
     """Serve until a signal; the exit code.
 
     Raises:
-        ConfigError: `OTEL_*` says something that cannot work. Nothing has been started then.
+        ConfigError: `OTEL_*` says something that cannot work, or the upstream is an address of its own. Nothing has
+            been started then.
     """
+    refuse_own_upstream(config)
     warnings = unset_own_endpoints(os.environ, config.receiver_addresses)
     choice = choose(config, OtelEnvironment.read(os.environ), cwd=Path.cwd())
     refuse_own_endpoint(choice, config.receiver_addresses)

@@ -1,6 +1,6 @@
 """What `infertap drain` says of one folder: what was delivered where, what is left, and why."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from infertap.drain.state import DestinationStatus
 from infertap.spool.waiting import Waiting
@@ -10,13 +10,19 @@ from infertap_sidecar.spool_survey import FolderReport, places
 _NAMES = {"table": "tables", "otlp": "OTLP"}
 
 
-def drained_lines(before: FolderReport, after: FolderReport) -> Iterator[str]:
-    """One line for the folder, one for each destination, one for what is left; no line end at the end."""
+def drained_lines(
+    before: FolderReport, after: FolderReport, redirected_to: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """One line for the folder, one for each destination, one for what is left; no line end at the end.
+
+    `redirected_to`: name of each destination and where it is, where these are others than the folder's own.
+    """
     if not before.waiting.segments and not after.waiting.segments:
         yield f"{short(after.path)}: nothing to deliver to {after.destination}{_by_another(after)}"
     else:
-        yield f"{short(after.path)}:"
-        for name, place in places(after.path).items():
+        instead = f", written for {after.destination} and redirected" if redirected_to else ""
+        yield f"{short(after.path)}{instead}:"
+        for name, place in (redirected_to or places(after.path)).items():
             status = after.drainer.destinations.get(name, DestinationStatus())
             yield f"  {_NAMES[name]} {place}: {_delivered(before.drainer.destinations.get(name), status)}"
         yield f"  {_left(after)}"

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -44,7 +44,7 @@ def write_table(result: Table, stream: TextIO) -> None:
         return
     found = rows(result.slice(0, min(_ROWS_SHOWN_MAX, result.num_rows)))
     shown = [[cell(row[name]) for name in result.column_names] for row in found]
-    widths = _widths(result.column_names, shown, out.width)
+    widths = _widths(result.column_names, found, shown, out.width)
     if widths is not None:
         out.print(_side_by_side(result.column_names, widths, found, shown))
     else:
@@ -79,16 +79,35 @@ def _one_below_another(names: Sequence[str], cells: Sequence[str], width_total: 
     return grid
 
 
-def _widths(names: Sequence[str], shown: Sequence[Sequence[str]], total: int) -> list[int] | None:
-    """Short columns whole, long ones share what is left; None where the columns had to be too narrow to be read."""
+def _widths(
+    names: Sequence[str], found: Sequence[Mapping[str, Any]], shown: Sequence[Sequence[str]], total: int
+) -> list[int] | None:
+    """Short columns whole, long ones share what is left; None where the columns had to be too narrow to be read.
+
+    Times and numbers are of no use without their end, nor are ids: they are cut only where no text is left to give way.
+    """
     natural = [max(cell_len(text) for text in (name, *column)) for name, column in _columns(names, shown)]
     room = total - _GAP * len(natural)
-    if sum(min(width, _COMFORT) for width in natural) > room:
-        return None
+    plain = [_is_plain([row[name] for row in found]) for name in names]
+    ids = [name.endswith("_id") for name in names]
+    for firm in ([one or other for one, other in zip(plain, ids, strict=True)], plain, [False] * len(names)):
+        needed = sum(width if keeps else min(width, _COMFORT) for width, keeps in zip(natural, firm, strict=True))
+        if needed <= room:
+            return _shared(natural, firm, room)
+    return None
+
+
+def _is_plain(values: Sequence[Any]) -> bool:
+    """Whether it is a column of times or numbers."""
+    return all(value is None or isinstance(value, date | int | float) for value in values)
+
+
+def _shared(natural: Sequence[int], firm: Sequence[bool], room: int) -> list[int]:
+    """Cut the widest column that is not firm until all fit; equal ones shrink together."""
     widths = list(natural)
-    # Cut the widest until it fits; equal ones shrink together.
     while sum(widths) > room:
-        widths[widths.index(max(widths))] -= 1
+        widest = max((index for index, keeps in enumerate(firm) if not keeps), key=lambda index: widths[index])
+        widths[widest] -= 1
     return widths
 
 

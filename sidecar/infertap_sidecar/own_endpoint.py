@@ -1,7 +1,7 @@
-"""Keeps the sidecar from sending to itself: an OTLP endpoint in the environment may be meant for the app beside it.
+"""Keeps the sidecar from sending to itself: for ever, were its upstream or its destination an address of its own.
 
-The app sends its spans to the receiver, the receiver's destination is what is configured otherwise; were it the
-receiver, every span would come back for ever.
+An OTLP endpoint in the environment may be meant for the app beside it: the app sends its spans to the receiver, the
+receiver's destination is what is configured otherwise.
 """
 
 import os
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from infertap.choice import Choice
 from infertap.errors import ConfigError
 from infertap_sidecar.address import Address
-from infertap_sidecar.settings import ReceiverAddresses
+from infertap_sidecar.settings import ReceiverAddresses, SidecarConfig
 
 _VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _ITSELF = (
@@ -42,6 +42,18 @@ def refuse_own_endpoint(choice: Choice, receiver: ReceiverAddresses) -> None:
         raise ConfigError([_ITSELF])
 
 
+def refuse_own_upstream(config: SidecarConfig) -> None:
+    """Raises: ConfigError, where the model server is the sidecar itself: one request would go round until it broke."""
+    if config.upstream is None:
+        return
+    for name, address in (("listen", config.listen_address), ("admin", config.admin_address)):
+        if points_at(config.upstream, [address]):
+            itself = f"upstream: {config.upstream} is this sidecar itself ({name} = {address})"
+            raise ConfigError(
+                [f"{itself}; name the model server's own address, or give the sidecar another one with --{name}"]
+            )
+
+
 def points_at(endpoint: str, own: Iterable[Address]) -> bool:
     """Whether a connection to that endpoint would reach one of these addresses of this machine."""
     if endpoint.startswith("unix:"):
@@ -60,8 +72,10 @@ def points_at(endpoint: str, own: Iterable[Address]) -> bool:
         if address.host in _WILDCARDS:
             if any(ip in _WILDCARDS or _is_local(ip) for ip in wanted):
                 return True
+            continue
         # A connection to a wildcard goes to the loopback interface.
-        elif wanted & _resolved(address.host) or (wanted & _WILDCARDS and address.host.startswith(("127.", "::1"))):
+        own_ips = _resolved(address.host)
+        if wanted & own_ips or (wanted & _WILDCARDS and any(ip.startswith(("127.", "::1")) for ip in own_ips)):
             return True
     return False
 

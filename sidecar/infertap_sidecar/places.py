@@ -48,6 +48,15 @@ def size_text(size_bytes: int) -> str:
     return f"{size:.1f} TiB"
 
 
+def age_text(age_ns: int) -> str:
+    """`3 min`: one unit is enough for people."""
+    age_s = max(0, age_ns) / 1e9
+    for unit, size_s in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if age_s >= 2 * size_s:
+            return f"{age_s / size_s:.0f} {unit}"
+    return f"{age_s:.0f} s"
+
+
 def without_secrets(value: str) -> str:
     """A URL without user, password, query and fragment; other text as it is."""
     return without_credentials(value) if "://" in value else value

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from infertap_sidecar.output import cell
 from infertap_sidecar.span_view import print_spans
+from infertap_sidecar.stream_text import put_together
 from infertap_sidecar.terminal import harmless, harmless_json
 
 _LINES_MAX = 40
@@ -28,23 +29,28 @@ _FACTS = (
 )  # fmt: skip
 
 
-def print_request(row: Mapping[str, Any] | None, spans: Sequence[Mapping[str, Any]], out: Console) -> None:
-    """Head line, facts, both bodies, and the spans as bars over time."""
+def print_request(
+    row: Mapping[str, Any] | None, spans: Sequence[Mapping[str, Any]], out: Console, *, raw: bool = False
+) -> None:
+    """Head line, facts, both bodies, and the spans as bars over time.
+
+    `raw`: an event stream as it was sent, and not put together.
+    """
     if row is None:
         out.print(Text("the request itself is not in the table; what is there of its trace:", "dim"))
     else:
-        out.print(_head(row))
+        out.print(_head(row, spans))
         out.print(_facts(row))
-        out.print(body_panel("request", row, out.width))
-        out.print(body_panel("response", row, out.width))
+        out.print(body_panel("request", row, out.width, raw=raw))
+        out.print(body_panel("response", row, out.width, raw=raw))
     if spans:
         print_spans(spans, out)
 
 
-def _head(row: Mapping[str, Any]) -> Text:
+def _head(row: Mapping[str, Any], spans: Sequence[Mapping[str, Any]]) -> Text:
     status = row["status_code"]
     colour = "green" if status < 400 else "yellow" if status < 500 else "red"
-    line = Text(harmless(f"{row['method']} {row['path']}"), style="bold")
+    line = Text(harmless(f"{row['method'] or ''} {row['path'] or ''}".strip() or _name(row, spans)), style="bold")
     if row["query"]:
         line.append(harmless(f"?{row['query']}"), style="not bold")
     line.append(f"  {status}", style=f"bold {colour}")
@@ -56,6 +62,12 @@ def _head(row: Mapping[str, Any]) -> Text:
     if row["input_tokens"] is not None or row["output_tokens"] is not None:
         line.append(f", {row['input_tokens'] or 0} tokens in, {row['output_tokens'] or 0} out")
     return line
+
+
+def _name(row: Mapping[str, Any], spans: Sequence[Mapping[str, Any]]) -> str:
+    """Of the span that a row was made from, where it was no HTTP request."""
+    names = (str(span["name"]) for span in spans if span["span_id"] == row["span_id"])
+    return next(names, "a request of unknown name")
 
 
 def _facts(row: Mapping[str, Any]) -> Table:
@@ -77,7 +89,7 @@ def _fact(value: Any) -> str:
     return harmless(_shortened(value)) if isinstance(value, str) else cell(value)
 
 
-def body_panel(side: str, row: Mapping[str, Any], width: int) -> Panel:
+def body_panel(side: str, row: Mapping[str, Any], width: int, *, raw: bool = False) -> Panel:
     """The stored body of one side, or why there is none; folded, and no longer than a screen."""
     text, size = row[side], row[f"{side}_bytes"]
     title = Text(harmless(f"{side} · {size:,} bytes · {row[f'{side}_content_type'] or 'no content type'}"))
@@ -87,12 +99,15 @@ def body_panel(side: str, row: Mapping[str, Any], width: int) -> Panel:
         return Panel(Text(harmless(words), style="dim"), title=title, title_align="left")
     if not text:
         return Panel(Text("empty", style="dim"), title=title, title_align="left")
-    content, language = _pretty(text)
+    said = "" if raw or not text.startswith(_EVENTS) else put_together(text)
+    content, language = (harmless(said), "text") if said else _pretty(text)
     shown = _first_lines(content, width - 4)
     parts: list[Syntax | Text] = [Syntax(shown, language, word_wrap=True, background_color="default")]
     if len(shown) < len(content):
         left = f"… {len(content) - len(shown):,} more characters (infertap show --json has all)"
         parts.append(Text(left, style="dim"))
+    if said:
+        parts.append(Text("put together from an event stream (infertap show --raw has its events)", style="dim"))
     return Panel(Group(*parts), title=title, title_align="left")
 
 

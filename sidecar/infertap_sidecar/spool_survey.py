@@ -1,5 +1,6 @@
 """What lies in the spool: one line for each destination's folder, also those that nobody writes to any more."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class FolderReport:
     drained: bool
     """Whether a drainer works on it now."""
     drainer: DrainerState
-    counters: Mapping[str, int]
+    counters: Counter[str]
     """Of requests and spans, those of processes that are gone included (`Accounts.counters`)."""
 
     @property
@@ -78,7 +79,11 @@ def read_identity(path: Path) -> Mapping[str, Any]:
 
 def places(path: Path) -> dict[str, str]:
     """`destination.json` for people: name of each destination, and where it is."""
-    identity = read_identity(path)
+    return places_of(read_identity(path), path)
+
+
+def places_of(identity: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """The same of any identity, a local table's being relative to the parent of `path`."""
     found = {}
     if "table" in identity:
         uri = str(identity["table"].get("uri", "?"))

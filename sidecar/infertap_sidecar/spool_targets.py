@@ -30,9 +30,7 @@ def settings_of(
     Raises:
         InfertapError: the folder is none, or does not fit what it says of itself.
     """
-    identity = read_identity(folder)
-    if not identity.keys() & {"table", "otlp"}:
-        raise InfertapError(f"{folder} is no spool folder of infertap: it has no destination.json that can be read")
+    identity = _identity(folder)
     delivery = _map(identity.get("delivery"))
     targets = Targets(
         table=_table(identity["table"], _map(delivery.get("table")), folder, config) if "table" in identity else None,
@@ -42,9 +40,29 @@ def settings_of(
         raise InfertapError(
             f"{folder} does not fit its own destination.json; was it renamed, or moved away from its tables?"
         )
-    # Whoever wants no bodies to leave is heard.
-    content: Literal["full", "metadata"] = "metadata" if delivery.get("content") == "metadata" else settings.content
-    return replace(settings, folder=folder, targets=targets, content=content)
+    return replace(settings, folder=folder, targets=targets, content=_content(delivery, settings))
+
+
+def redirected(folder: Path, settings: DrainerSettings) -> DrainerSettings:
+    """The settings at hand as they are, destinations included, for a folder that was written for others.
+
+    Raises:
+        InfertapError: the folder is none.
+    """
+    delivery = _map(_identity(folder).get("delivery"))
+    return replace(settings, folder=folder, content=_content(delivery, settings))
+
+
+def _identity(folder: Path) -> Mapping[str, Any]:
+    identity = read_identity(folder)
+    if not identity.keys() & {"table", "otlp"}:
+        raise InfertapError(f"{folder} is no spool folder of infertap: it has no destination.json that can be read")
+    return identity
+
+
+def _content(delivery: Mapping[str, Any], settings: DrainerSettings) -> Literal["full", "metadata"]:
+    """Whoever wants no bodies to leave is heard."""
+    return "metadata" if delivery.get("content") == "metadata" else settings.content
 
 
 def _table(

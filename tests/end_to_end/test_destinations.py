@@ -1,7 +1,10 @@
 """The destination rule in real processes: one destination, said aloud; OTLP received by a real receiver."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -193,3 +196,38 @@ def test_two_apps_share_a_spool_folder_and_mix_nothing(start: Start, rows: Rows,
     second.stop()
     assert [row["request"] for row in rows("inference", 3, folder=tmp_path / "a")] == ['{"who":3}'] * 3
     assert [row["request"] for row in rows("inference", 4, folder=tmp_path / "b")] == ['{"who":4}'] * 4
+
+
+@pytest.mark.parametrize("kind", ["otlp", "table"])
+def test_what_was_spooled_for_a_wrong_endpoint_is_sent_to_the_right_one(
+    start: Start,
+    rows: Rows,
+    otlp_receiver: Any,
+    environment: dict[str, str],
+    free_port: Callable[[], int],
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    """20 requests while nobody listens; redirected twice, each of them is there once."""
+    dead = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "INFERTAP_DRAIN_S": "0"}
+    server = start("uvicorn", "zoo:recorded", env=dead)
+    for number in range(20):
+        httpx.post(f"{server.url}/echo", json={"number": number})
+    server.stop()
+    (folder,) = (tmp_path / ".infertap_spool").glob("otlp-*")
+    right = endpoint(otlp_receiver, "grpc") if kind == "otlp" else {}
+    command = [sys.executable, "-m", "infertap_sidecar", "drain", str(folder), "--redirect"]
+    for words in ("20 requests delivered", "nothing to deliver"):
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**environment, **right},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert words in done.stdout
+    found = [span["span_id"] for span in otlp_receiver.spans] if kind == "otlp" else [r["span_id"] for r in rows()]
+    assert len(found) == len(set(found)) == 20

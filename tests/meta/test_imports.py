@@ -14,8 +14,8 @@ SOURCES = {
     "infertap_sidecar": ROOT / "sidecar" / "infertap_sidecar",
 }
 LEAVES = {
-    "_version", "clock", "errors", "instance", "otel_current", "record", "sdk_env", "sdk_import", "sizes", "supported",
-    "targets", "texts", "urls", "words",
+    "_version", "clock", "errors", "instance", "otel_current", "otel_names", "record", "sdk_env", "sdk_import", "sizes",
+    "supported", "targets", "texts", "urls", "words",
 }  # fmt: skip
 REQUEST_PATH = LEAVES | {"capture", "paths", "processors", "protocols", "trace", "trace_context"}
 MAY_IMPORT = {
@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "header_names": set(),
     "wrong_values": set(),
     "platforms": {"targets"},
-    "otel_env": {"platforms", "sdk_env", "targets"},
+    "otel_env": {"otel_names", "platforms", "sdk_env", "targets"},
     "choice": {"config", "errors", "otel_env", "targets", "urls"},
     "trace_context": {"record", "sdk_env"},
     "stacks": {"texts"},

@@ -31,12 +31,14 @@ def run_foreground(
     *,
     follow: bool,
     build: Build | None = None,
+    once_locked: Callable[[], None] = lambda: None,
 ) -> int:
     """Delivers what is in the folder; logs to stderr.
 
     Args:
         follow: Go on until SIGTERM or Ctrl-C; a first one delivers what is there and waits for owners that are
             stopping, a second one leaves at once. Otherwise: one pass, whoever else lives.
+        once_locked: Called before anything is delivered, each time the folder is ours alone.
 
     Returns:
         0 if everything was delivered; 1 if something is left, or somebody else drains the folder.
@@ -44,14 +46,23 @@ def run_foreground(
     os.umask(0o077)
     stop = Stop(folder)
     with log_to_stderr(settings.secrets, chatty=follow), _signals_ask(stop):
-        return _drain(folder, settings, build or _default_build(), stop, follow=follow)
+        return _drain(folder, settings, build or _default_build(), stop, once_locked, follow=follow)
 
 
-def _drain(folder: SpoolFolder, settings: DrainerSettings, build: Build, stop: Stop, *, follow: bool) -> int:
+def _drain(
+    folder: SpoolFolder,
+    settings: DrainerSettings,
+    build: Build,
+    stop: Stop,
+    once_locked: Callable[[], None],
+    *,
+    follow: bool,
+) -> int:
     while True:
         lock = _take_lock(folder, stop, wait_s=float("inf") if follow else _LOCK_WAIT_S)
         if lock is None:
             return 0 if stop.requests else 1
+        once_locked()
         end = _drain_once(folder, settings, build(settings), lock, stop, follow=follow)
         # Somebody may come later: with `follow`, an empty folder is no reason to leave.
         if not follow or stop.requests or end not in (End.IDLE, End.GAVE_UP, End.MEMORY, End.GONE):

@@ -2,9 +2,7 @@
 
 import os
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -14,20 +12,20 @@ from rich.text import Text
 
 from infertap.choice import Choice, choose
 from infertap.otel_env import OtelEnvironment
+from infertap.otel_names import misspelt
 from infertap.platforms import PLATFORMS
-from infertap.record import LossCause
-from infertap.spool.accounts import read_ledger
-from infertap.spool.folder import SpoolFolder
 from infertap.targets import OtlpLimits
 from infertap.words import plural
 from infertap_sidecar.checks import run_checks
 from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings, shown
 from infertap_sidecar.interrupts import ctrl_c_ends_the_process
 from infertap_sidecar.lines import line_console, print_line
-from infertap_sidecar.own_endpoint import refuse_own_endpoint, unset_own_endpoints
-from infertap_sidecar.places import short, size_text, without_secrets
+from infertap_sidecar.mlflow_probe import mlflow_line
+from infertap_sidecar.own_endpoint import refuse_own_endpoint, refuse_own_upstream, unset_own_endpoints
+from infertap_sidecar.places import size_text, without_secrets
 from infertap_sidecar.settings import SidecarConfig
 from infertap_sidecar.spool_survey import FolderReport, known_spools, survey
+from infertap_sidecar.spool_view import findings
 
 _DESCRIPTION = """\
 Says which destination is used and why, where each setting comes from, whether the destination
@@ -45,11 +43,6 @@ _OTEL_PREFIXES = (
     "OTEL_PROPAGATORS",
 )
 
-_MLFLOW_EXPORTS = (
-    "MLflow is installed here and exports its own spans to that endpoint by itself: infertap neither redacts, spools "
-    "nor re-sends them; point it at `infertap collect` to have that (docs/joining.md)"
-)
-
 
 def main(argv: Sequence[str]) -> int:
     """Print the findings; 1 if a check failed. Raises: ConfigError."""
@@ -59,6 +52,7 @@ def main(argv: Sequence[str]) -> int:
     add_config_file(parser)
     add_settings(parser, SidecarConfig, SidecarConfig.model_fields, "settings")
     config = read_settings(SidecarConfig, parser, argv, own=("all",), delivers=True)
+    refuse_own_upstream(config)
     show_all: bool = parser.parse_known_args(argv)[0].all
     environ = dict(os.environ)
     own_endpoints = unset_own_endpoints(environ, config.receiver_addresses)
@@ -69,21 +63,14 @@ def main(argv: Sequence[str]) -> int:
     _print_choice(choice, config, out)
     for line in own_endpoints:
         _note(out, line)
-    if mlflow_exports(OtelEnvironment.read(environ)):
-        _note(out, _MLFLOW_EXPORTS)
     with ctrl_c_ends_the_process():
+        if about_mlflow := mlflow_line(environ):
+            _note(out, about_mlflow)
         failed = _print_checks(choice, out)
-    folders = survey(known_spools(config, choice), choice)
-    _print_spool(folders, out)
+    failed += _print_spool(survey(known_spools(config, choice), choice), out)
     _print_settings(config, show_all, out)
     _print_verdict(failed, out)
     return 1 if failed else 0
-
-
-def mlflow_exports(otel: OtelEnvironment) -> bool:
-    """Whether an app in this environment that uses MLflow sends its spans past infertap."""
-    off = otel.exporter_off_variable is not None or otel.mlflow_exporter_off
-    return otel.endpoint_variable is not None and not off and find_spec("mlflow") is not None
 
 
 def _note(out: Console, text: str) -> None:
@@ -123,27 +110,19 @@ def _print_checks(choice: Choice, out: Console) -> int:
     return failed
 
 
-def _print_spool(folders: Sequence[FolderReport], out: Console) -> None:
+def _print_spool(folders: Sequence[FolderReport], out: Console) -> int:
+    """How many problems of the settings at hand stand in the spool."""
+    failed = 0
     for folder in folders:
         waits = f"{folder.waiting.sentence}, {size_text(folder.size_bytes)}"
         state = "in use" if folder.owners else "current" if folder.current else "not in use"
         line = Text("spool folder ") + Text(folder.path.name, "bold") + f" for {folder.destination}: {state}, "
         print_line(out, line + (waits if folder.waiting.segments else "nothing waits"))
-        for name, status in folder.drainer.destinations.items():
-            if status.last_error:
-                due_s = max(0, status.retry_at_ns - time.time_ns()) / 1e9
-                failure = f"{name} fails (next try in {due_s:.0f} s): {status.last_error}"
-                print_line(out, failure, mark="  ! ", style="yellow")
-        if folder.parked:
-            records = f"{plural(folder.parked, 'record')} in its folder `parked`: no destination takes them"
-            print_line(out, records, mark="  ! ", style="yellow")
-        for words in _loss_words(folder.counters):
-            print_line(out, words, mark="  ! ", style="yellow")
-        if counts := _ledger_words(folder.path):
-            print_line(out, counts, mark="  ")
-        if folder.forgotten:
-            line = Text(f"forgotten: nobody delivers these; infertap drain {short(folder.path)}", "yellow")
-            print_line(out, line, mark="  ! ", style="yellow")
+        for found in findings(folder, time.time_ns()):
+            failed += found.failed
+            mark, style = ("  ✗ ", "red") if found.failed else ("  ! ", "yellow") if found.warns else ("  ", "")
+            print_line(out, found.text, mark=mark, style=style)
+    return failed
 
 
 def _print_verdict(failed: int, out: Console) -> None:
@@ -151,25 +130,6 @@ def _print_verdict(failed: int, out: Console) -> None:
         print_line(out, f"{plural(failed, 'problem')} found (✗)", style="bold red")
     else:
         print_line(out, "no problem found", style="bold green")
-
-
-def _loss_words(counters: Mapping[str, int]) -> Iterator[str]:
-    """What the processes that write to a folder have lost, up to this moment."""
-    causes = {cause: count for cause in LossCause if (count := counters.get(f"lost/{cause}", 0))}
-    if causes:
-        reasons = ", ".join(f"{cause} {count:,}" for cause, count in causes.items())
-        yield f"{sum(causes.values()):,} of {plural(counters['seen'], 'request')} were lost: {reasons}"
-    if dropped := counters.get("spans_dropped", 0):
-        yield f"{plural(dropped, 'span')} of the app or of a sender did not reach the spool"
-
-
-def _ledger_words(path: Path) -> str:
-    """What a folder without tables has counted; empty where a table does, or where there is nothing yet."""
-    ledger = read_ledger(SpoolFolder(path))
-    totals = sum(ledger.values(), Counter())
-    if not totals:
-        return ""
-    return f"requests since {min(ledger)}: " + ", ".join(f"{name} {totals[name]:,}" for name in sorted(totals))
 
 
 def _print_settings(config: SidecarConfig, show_all: bool, out: Console) -> None:
@@ -207,9 +167,10 @@ def _vendor_variables(config: SidecarConfig, environ: Mapping[str, str]) -> dict
 
 
 def _otel_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Header values are credentials more often than not."""
+    """Header values are credentials more often than not, under a misspelt name, too."""
+    slips = misspelt(environ)
     return {
         name: "(set, not shown)" if name.endswith("_HEADERS") else without_secrets(value)
         for name, value in environ.items()
-        if name.startswith(_OTEL_PREFIXES) and value
+        if name.startswith(_OTEL_PREFIXES) and value and name not in slips
     }

@@ -29,8 +29,9 @@ def main(argv: Sequence[str]) -> int:
     help_ = "request_id or trace_id of a row, or the beginning of it; default: the newest request"
     parser.add_argument("request_id", metavar="REQUEST_ID", nargs="?", help=help_)
     parser.add_argument("--json", action="store_true", help="row and spans as one JSON object, with nothing left out")
+    parser.add_argument("--raw", action="store_true", help="an event stream as it was sent, not put together")
     add_table_settings(parser)
-    target = table_target(parser, argv, own=("request_id", "json"))
+    target = table_target(parser, argv, own=("request_id", "json", "raw"))
     arguments = parser.parse_args(argv)
 
     from infertap.tables.lookup import lookup
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         from infertap_sidecar.request_view import print_request
 
-        print_request(found.inference, found.spans, console(sys.stdout, width_max=WIDTH_MAX))
+        print_request(found.inference, found.spans, console(sys.stdout, width_max=WIDTH_MAX), raw=arguments.raw)
     return 0
 
 

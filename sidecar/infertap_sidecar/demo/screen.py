@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infertap_sidecar.demo.findings import Findings
+from infertap_sidecar.stream_text import put_together
 from infertap_sidecar.width import WIDTH_MAX
 
 BODY_SHOWN_CHARACTERS = 160
@@ -121,7 +122,7 @@ def _request(title: str, row: Mapping[str, Any]) -> Panel:
     streamed = row["is_stream"] and row["response"]
     bodies = {"request": _shortened(row["request"] or ""), "response": _shortened(row["response"] or "")}
     if streamed:
-        bodies["response"] = f"{_words(row['response'])} ({chunks}, put together)"
+        bodies["response"] = f"{put_together(row['response'])} ({chunks}, put together)"
     for name, text in bodies.items():
         if text:
             lines.append(Text.assemble((f"{name:<9}", "dim"), text))
@@ -135,12 +136,6 @@ def _shortened(body: str) -> str:
     except ValueError:
         line = " ".join(body.split())
     return line if len(line) <= BODY_SHOWN_CHARACTERS else f"{line[:BODY_SHOWN_CHARACTERS]} …"
-
-
-def _words(events: str) -> str:
-    """What the pieces of a stored event stream say together."""
-    chunks = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: {")]
-    return "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
 
 
 def _milliseconds(value: float | None) -> str:

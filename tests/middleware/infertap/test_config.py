@@ -263,6 +263,17 @@ def test_a_secret_in_the_tables_uri_is_a_problem_that_does_not_show_it(uri: str)
 
 
 @pytest.mark.parametrize(
+    ("tables", "meant"),
+    [("gs:/bucket/x", "gs://bucket/path"), ("S3:bucket", "S3://bucket/path"), ("file:/srv/x", "file:///folder")],
+)
+def test_a_uri_without_its_slashes_is_no_folder(tables: str, meant: str) -> None:
+    """One line with the form that was meant; a folder whose name merely holds a colon stays one."""
+    (problem,) = _problems(tables=tables)
+    assert problem.endswith(f"a URI looks like {meant}")
+    assert Config(tables="./gs:/x").tables == "./gs:/x"
+
+
+@pytest.mark.parametrize(
     "tables", ["s4://bucket/x", "http://host/x", "memory://", "", "   ", "://x", "s3://[x", "~no-such-user/x"]
 )
 def test_a_root_that_cannot_be_one_is_a_problem(tables: str) -> None:

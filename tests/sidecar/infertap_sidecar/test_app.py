@@ -413,6 +413,17 @@ def test_mistakes_in_otel_variables_stop_the_sidecar(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_sidecar_before_itself_is_refused(infertap: Any, free_port: Callable[[], int]) -> None:
+    """Its own address as the upstream: exit code 2 from serve and from doctor, and nothing was started."""
+    port = free_port()
+    flags = ("--upstream", f"http://localhost:{port}", "--listen", f"127.0.0.1:{port}")
+    for command in ("serve", "doctor"):
+        done = infertap(command, *flags)
+        assert done.returncode == 2
+        assert "is this sidecar itself (listen = 127.0.0.1" in done.stderr
+        assert "nothing was started" in done.stderr
+
+
 def test_an_address_in_use_is_a_failure(tmp_path: Path) -> None:
     """Exit code 1 and the address in the message; the settings were right."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

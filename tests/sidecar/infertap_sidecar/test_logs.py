@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from infertap_sidecar.failure_log import INTERVAL_S, FailureLog
+from infertap_sidecar.failure_log import INTERVAL_S, KINDS_MAX, FailureLog
 from infertap_sidecar.logs import JsonFormatter, TextFormatter, wanted
 from infertap_sidecar.upstream.protocol import UpstreamError
 
@@ -65,4 +65,16 @@ def test_failures_are_told_once_in_a_while_with_their_number(caplog: pytest.LogC
     clock.now_s += INTERVAL_S
     failures.failed("refused")
     failures.failed("refused")
-    assert caplog.messages == ["refused", "refused (4 more failures since the last such line)"]
+    assert caplog.messages == ["refused", "refused (4 more failures of this kind since the last such line)"]
+
+
+def test_each_kind_of_failure_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A server that breaks off, answers garbage and is then gone: three lines at once, and no kind is kept for ever."""
+    failures = FailureLog(logging.getLogger("test.failures"), StepClock())
+    for message in ("closed", "closed", "garbage", "refused", "closed"):
+        failures.failed(message)
+    assert caplog.messages == ["closed", "garbage", "refused"]
+    for number in range(KINDS_MAX):
+        failures.failed(f"kind {number}")
+    failures.failed("closed")
+    assert caplog.messages[-1] == "closed"

@@ -133,3 +133,25 @@ def test_a_plan_is_shown_as_it_is() -> None:
 def test_one_value_on_one_line(value: Any, text: str) -> None:
     """As people read it."""
     assert cell(value) == text
+
+
+def test_times_numbers_and_ids_keep_their_width_and_text_gives_way() -> None:
+    """In 100 columns beside a long text: nothing of them is cut, the text is."""
+    sql = """
+        SELECT arrow_cast(1700000000123456, 'Timestamp(Microsecond, Some("UTC"))') AS request_time,
+               repeat('0af7651916cd43dd', 2) AS trace_id, 123456789012 AS bytes, repeat('text ', 40) AS tags
+    """
+    text = written(write_table, sql)
+    assert "2023-11-14 22:13:20.123" in text
+    assert "0af7651916cd43dd0af7651916cd43dd" in text
+    assert "123456789012" in text
+    assert "text t" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_ids_give_way_before_times_where_there_is_no_text() -> None:
+    """Four ids beside a time do not fit: they are cut, the time is not."""
+    ids = ", ".join(f"repeat('0af7651916cd43dd', 2) AS {name}_id" for name in "abcd")
+    sql = f"""SELECT arrow_cast(1700000000123456, 'Timestamp(Microsecond, Some("UTC"))') AS request_time, {ids}"""
+    line = next(line for line in written(write_table, sql).splitlines() if "2023" in line)
+    assert "2023-11-14 22:13:20.123" in line

@@ -2,9 +2,10 @@
 
 import pytest
 
+from infertap.errors import ConfigError
 from infertap_sidecar.address import parse_address
-from infertap_sidecar.own_endpoint import points_at, unset_own_endpoints
-from infertap_sidecar.settings import ReceiverAddresses
+from infertap_sidecar.own_endpoint import points_at, refuse_own_upstream, unset_own_endpoints
+from infertap_sidecar.settings import ReceiverAddresses, ServeConfig
 
 LOOPBACK = ReceiverAddresses(parse_address("127.0.0.1:4318"), parse_address("127.0.0.1:4317"))
 
@@ -17,6 +18,7 @@ LOOPBACK = ReceiverAddresses(parse_address("127.0.0.1:4318"), parse_address("127
         ("localhost:4317", "127.0.0.1:4317", True),
         ("http://localhost:4317/v1/traces", "localhost:4317", True),
         ("http://0.0.0.0:4317", "127.0.0.1:4317", True),
+        ("http://0.0.0.0:4317", "localhost:4317", True),
         ("http://127.0.0.1:4317", "0.0.0.0:4317", True),
         ("http://127.0.0.2:4317", "0.0.0.0:4317", True),
         ("http://[::1]:4317", "[::]:4317", True),
@@ -55,3 +57,29 @@ def test_without_a_receiver_nothing_is_ours() -> None:
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}
     assert unset_own_endpoints(environ, ReceiverAddresses(None, None)) == []
     assert environ
+
+
+@pytest.mark.parametrize(
+    ("upstream", "listens", "own"),
+    [
+        ("http://127.0.0.1:7875", "127.0.0.1:7875", True),
+        ("http://localhost:7875", "127.0.0.1:7875", True),
+        ("https://localhost:7875", "0.0.0.0:7875", True),
+        ("http://0.0.0.0:7875", ":7875", True),
+        ("http://[::1]:7875", "[::]:7875", True),
+        ("http://127.0.0.1", "127.0.0.1:80", True),
+        ("unix:/run/model.sock", "unix:/run/model.sock", True),
+        ("http://127.0.0.1:8901", "127.0.0.1:7875", True),
+        ("http://127.0.0.1:7876", "127.0.0.1:7875", False),
+        ("http://192.0.2.7:7875", "0.0.0.0:7875", False),
+        ("http://model.invalid:7875", "0.0.0.0:7875", False),
+    ],
+)
+def test_an_upstream_that_is_the_sidecar_itself_is_refused(upstream: str, listens: str, own: bool) -> None:
+    """By every name of where it listens, the operator's port 8901 included; a model server elsewhere is not."""
+    config = ServeConfig(upstream=upstream, listen=listens)
+    if not own:
+        refuse_own_upstream(config)
+        return
+    with pytest.raises(ConfigError, match="is this sidecar itself"):
+        refuse_own_upstream(config)

@@ -103,3 +103,45 @@ def test_an_event_stream_is_one_line_an_event() -> None:
 def test_what_there_is_no_body_for_is_said(columns: dict[str, Any], words: str) -> None:
     """Nothing, withheld, elsewhere; and the head line."""
     assert words in printed(row(**columns))
+
+
+def event(content: str | None, **more: Any) -> str:
+    return "data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": content}, **more}]}) + "\n\n"
+
+
+def test_a_stream_of_a_chat_is_shown_as_what_it_says() -> None:
+    """Put together, with the way to its events; an error in the middle is not hidden; raw on request."""
+    stream = (
+        event("Wine") + event(" is") + 'data: {"error": {"message": "late"}}\n\n' + event(None) + "data: [DONE]\n\n"
+    )
+    text = printed(row(response=stream, is_stream=True, chunk_count=5))
+    assert "│ Wine is " in text
+    assert '{"message": "late"}' in text
+    assert "data:" not in text
+    assert "infertap show --raw" in text
+    out = io.StringIO()
+    print_request(row(response=stream), [], Console(file=out, width=100), raw=True)
+    assert 'data: {"choices"' in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "stream", ["data: 7\n\n", 'data: {"choices": [7, {"delta": 3}]}\n\n', "data: {\n\n", ": ping\n"]
+)
+def test_another_stream_is_shown_as_it_is(stream: str) -> None:
+    """Of pieces in no known shape nothing is left out."""
+    assert stream.strip() in printed(row(response=stream))
+
+
+def test_nothing_in_a_stream_put_together_does() -> None:
+    """Nor there does a byte reach the terminal as a command."""
+    text = printed(row(response=event(EVIL)))
+    assert "␛[2Jgone" in text
+    assert not set(text) & set("\x1b\x07\u202e")
+
+
+def test_a_row_made_from_a_span_is_headed_by_its_name() -> None:
+    """It has neither method nor path."""
+    span = {"span_id": "1", "parent_span_id": None, "name": "llm", "kind": "SPAN_KIND_INTERNAL", "status": None}
+    times = {"start_time_unix_nano": 0, "end_time_unix_nano": 1}
+    text = printed(row(method=None, path=None, span_id="1"), [{**span, **times}])
+    assert text.startswith("llm  200")

@@ -2,11 +2,17 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from infertap.drain.state import DestinationStatus, DrainerState
+from infertap.spool.folder import SpoolFolder
+from infertap.spool.lock import FileLock
 
 
 def test_defaults_are_explained_and_nothing_is_made(infertap: Any, tmp_path: Path) -> None:
@@ -209,3 +215,97 @@ def test_what_a_platform_lacks_is_a_usage_error(infertap: Any) -> None:
     result = infertap("doctor", "--platform", "grafana")
     assert result.returncode == 2
     assert "needs GRAFANA_CLOUD_ZONE, GRAFANA_CLOUD_INSTANCE_ID, GRAFANA_CLOUD_API_KEY" in result.stderr
+
+
+def unwritable_log(tmp_path: Path) -> None:
+    """Tables whose folders take files, and whose commits fail all the same."""
+    (tmp_path / "inference_tables" / "spans").mkdir(parents=True)
+    (tmp_path / "inference_tables" / "spans" / "_delta_log").write_text("")
+
+
+def spool_of(tmp_path: Path) -> SpoolFolder:
+    (path,) = (tmp_path / "inference_tables" / ".spool").glob("table-*")
+    return SpoolFolder(path)
+
+
+def test_a_destination_that_fails_is_a_problem(infertap: Any, tmp_path: Path) -> None:
+    """The folder is writable, the last delivery failed, nobody is at work: exit code 1, all of it said."""
+    unwritable_log(tmp_path)
+    infertap.record()
+    assert infertap("drain").returncode == 1
+    result = infertap("doctor")
+    assert "✓ tables ./inference_tables: writable" in result.stdout
+    assert "  ✗ table failed at the last try, " in result.stdout
+    assert "next try" not in result.stdout
+    assert "  ! no drainer is at work, so nobody delivers these now; the next start does, or infertap" in result.stdout
+    assert "1 problem found" in result.stdout
+    assert result.returncode == 1
+
+
+@pytest.mark.parametrize(("in_s", "words"), [(30, "(next try in "), (-5, "(the next try is due)")])
+def test_a_living_drainer_tries_again(infertap: Any, tmp_path: Path, in_s: int, words: str) -> None:
+    """Only where one lives there is a next try, and none in 0 seconds."""
+    infertap.record()
+    folder = spool_of(tmp_path)
+    now_ns = time.time_ns()
+    status = DestinationStatus(last_error="no space", last_error_ns=now_ns, retry_at_ns=now_ns + in_s * 10**9)
+    lock = FileLock.try_acquire(folder.drainer_lock)
+    assert lock is not None
+    DrainerState(destinations={"table": status}).save(folder.drainer_state)
+    result = infertap("doctor")
+    lock.close()
+    assert f"  ✗ table fails {words}" in result.stdout
+    assert "nobody delivers" not in result.stdout
+    assert result.returncode == 1
+
+
+def test_a_forgotten_folders_failure_is_told_as_past(infertap: Any, tmp_path: Path) -> None:
+    """The old destination is none of the settings', so it is no problem of theirs; both ways out are named."""
+    unwritable_log(tmp_path)
+    infertap.record()
+    infertap("drain")
+    result = infertap("doctor", "--tables", "new", INFERTAP_SPOOL_DIR="inference_tables/.spool")
+    assert "  ! table failed at the last try, " in result.stdout
+    place = f"./inference_tables/.spool/{spool_of(tmp_path).path.name}"
+    assert f"infertap drain {place} sends them to ./inference_tables, with --redirect to where" in result.stdout
+    assert result.returncode == 0
+
+
+def test_losses_are_shown_where_a_table_is_the_ledger(infertap: Any, tmp_path: Path) -> None:
+    """What the drainer gave up, and what owners lost: the table may never hear of it."""
+    infertap.record()
+    folder = spool_of(tmp_path)
+    DrainerState(destinations={"table": DestinationStatus(counts={"lost/spool_full": 866})}).save(folder.drainer_state)
+    folder.totals.write_text('{"counters": {"seen": 9, "lost/crash_in_flight": 2}}')
+    result = infertap("doctor")
+    assert "  ! requests lost since this folder was made: crash_in_flight 2, spool_full 866" in result.stdout
+
+
+def test_a_misspelt_variable_is_no_setting(infertap: Any) -> None:
+    """It is named with what was meant, its value is not shown, and it is no mistake."""
+    result = infertap("doctor", OTEL_EXPORTER_OTLP_HEADER="authorization=hunter2")
+    assert "! OTEL_EXPORTER_OTLP_HEADER is no variable of OpenTelemetry and is ignored; did you mean" in result.stdout
+    assert "hunter2" not in result.stdout
+    assert result.returncode == 0
+
+
+@pytest.mark.skipif(find_spec("mlflow") is None, reason="needs mlflow-tracing")
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        pytest.param(
+            None,
+            "cannot export its spans by itself (ModuleNotFoundError",
+            marks=pytest.mark.skipif(find_spec("sqlparse") is not None, reason="all of MLflow is installed"),
+        ),
+        ("http://127.0.0.1:1", "exports its own spans to that endpoint by itself"),
+    ],
+)
+def test_mlflow_itself_is_asked_who_exports_its_spans(
+    infertap: Any, tmp_path: Path, uri: str | None, words: str
+) -> None:
+    """`mlflow-tracing` without a server cannot, and an app's spans come to infertap; nothing is left behind."""
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", **({"MLFLOW_TRACKING_URI": uri} if uri else {})}
+    result = infertap("doctor", **variables)
+    assert f"MLflow is installed here and {words}" in result.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -115,6 +115,72 @@ def test_what_is_no_spool_is_refused(infertap: Any, tmp_path: Path) -> None:
     assert "does not fit" in result.stderr
 
 
+DEAD = {"INFERTAP_DESTINATION": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+
+
+def otlp_folder(tmp_path: Path) -> Path:
+    (folder,) = (tmp_path / ".infertap_spool").glob("otlp-*")
+    return folder
+
+
+def test_a_folder_for_a_wrong_address_is_redirected(infertap: Any, tmp_path: Path) -> None:
+    """To the tables that the settings say now, once, and told; before, drain asks the old address."""
+    infertap.record("unused", **DEAD)
+    folder = otlp_folder(tmp_path)
+    assert infertap("drain", str(folder)).returncode == 1
+    first = infertap("drain", str(folder), "--redirect")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.splitlines() == [
+        f"./.infertap_spool/{folder.name}, written for http://127.0.0.1:9 and redirected:",
+        "  tables ./inference_tables: 3 requests delivered",
+        "  nothing is left",
+    ]
+    assert "nothing to deliver" in infertap("drain", str(folder), "--redirect").stdout
+    assert count(infertap) == '{"n":3}'
+    assert "forgotten" not in infertap("doctor").stdout
+
+
+def test_what_the_old_destination_has_taken_is_not_redirected(infertap: Any, tmp_path: Path) -> None:
+    """Its cursor has passed the segment, and only the removal is missing: a crash in between."""
+    infertap.record("unused", **DEAD)
+    folder = otlp_folder(tmp_path)
+    (slot,) = (folder / "slots").iterdir()
+    (folder / "cursors" / f"{slot.name}.json").write_text('{"destinations": {"otlp": {"segment_no": 1}}}')
+    result = infertap("drain", str(folder), "--redirect")
+    assert result.returncode == 0, result.stderr
+    assert "nothing delivered" in result.stdout
+    assert not (tmp_path / "inference_tables" / "inference").exists()
+
+
+def test_a_redirect_that_fails_leaves_all_for_the_next(infertap: Any, tmp_path: Path) -> None:
+    """Exit code 1, the new destination's reason, and what waits is still there for another try."""
+    infertap.record("unused", **DEAD)
+    (tmp_path / "file").write_text("")
+    folder = otlp_folder(tmp_path)
+    failed = infertap("drain", str(folder), "--redirect", "--tables", "file", "--spool-dir", "spool")
+    assert failed.returncode == 1
+    assert "tables ./file: nothing delivered: table" in failed.stdout
+    assert "3 requests wait" in failed.stdout
+    assert infertap("drain", str(folder), "--redirect").returncode == 0
+    assert count(infertap) == '{"n":3}'
+
+
+def test_what_cannot_be_redirected_is_refused(infertap: Any, tmp_path: Path) -> None:
+    """Without a folder, beside --follow, to nowhere, and under a living writer."""
+    infertap.record("unused", **DEAD)
+    folder = otlp_folder(tmp_path)
+    for wrong in ((), (str(folder), "--follow")):
+        done = infertap("drain", *wrong, "--redirect")
+        assert (done.returncode, "--redirect takes the folder of one" in done.stderr) == (2, True)
+    assert "nowhere to send" in infertap("drain", str(folder), "--redirect", "--destination", "none").stderr
+    (slot,) = (folder / "slots").iterdir()
+    lock = FileLock.try_acquire(slot / "lock")
+    assert lock is not None
+    in_use = infertap("drain", str(folder), "--redirect")
+    lock.close()
+    assert (in_use.returncode, "a living process writes to" in in_use.stderr) == (1, True)
+
+
 _SHOW_TARGET = """
 import dataclasses, json, os, sys
 from pathlib import Path

@@ -1,0 +1,74 @@
+"""What `infertap doctor` says of one folder of the spool: who delivers it, what fails there, what was lost."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from infertap.drain.state import DestinationStatus
+from infertap.spool.accounts import read_ledger
+from infertap.spool.folder import SpoolFolder
+from infertap.words import plural
+from infertap_sidecar.places import age_text, short
+from infertap_sidecar.spool_survey import FolderReport
+
+_LOST = "lost/"
+
+
+class Finding(NamedTuple):
+    """One line below a folder's own."""
+
+    text: str
+    warns: bool = True
+    failed: bool = False
+    """Whether it is a problem of the settings at hand."""
+
+
+def findings(folder: FolderReport, now_ns: int) -> Iterator[Finding]:
+    """Everything but the folder's first line."""
+    waits = folder.waiting.segments > 0
+    for name, status in folder.drainer.destinations.items():
+        if status.last_error and (waits or folder.drained):
+            yield Finding(_failure(name, status, folder, now_ns), failed=folder.current)
+    if folder.parked:
+        yield Finding(f"{plural(folder.parked, 'record')} in its folder `parked`: no destination takes them")
+    if lost := _lost(folder):
+        named = ", ".join(f"{cause} {count:,}" for cause, count in lost.items())
+        yield Finding(f"{sum(lost.values()):,} of {plural(folder.counters['seen'], 'request')} were lost: {named}")
+    if dropped := folder.counters["spans_dropped"]:
+        yield Finding(f"{plural(dropped, 'span')} of the app or of a sender did not reach the spool")
+    if ledger := read_ledger(SpoolFolder(folder.path)):
+        yield Finding(_ledger_words(ledger), warns=False)
+    if folder.forgotten:
+        place = short(folder.path)
+        yield Finding(
+            f"forgotten: nobody delivers these; infertap drain {place} sends them to {folder.destination}, "
+            f"with --redirect to where the settings say now"
+        )
+    elif waits and folder.current and not folder.drained:
+        command = f"infertap drain {short(folder.path)}"
+        who = f"the next start does, or {command}" if not folder.owners else f"{command} does"
+        yield Finding(f"no drainer is at work, so nobody delivers these now; {who}")
+
+
+def _failure(name: str, status: DestinationStatus, folder: FolderReport, now_ns: int) -> str:
+    if not folder.drained:
+        return f"{name} failed at the last try, {age_text(now_ns - status.last_error_ns)} ago: {status.last_error}"
+    due_s = (status.retry_at_ns - now_ns) / 1e9
+    when = f"next try in {due_s:.0f} s" if due_s >= 1 else "the next try is due"
+    return f"{name} fails ({when}): {status.last_error}"
+
+
+def _lost(folder: FolderReport) -> dict[str, int]:
+    """By cause: what the owners have counted, living ones and gone ones, and what the drainer has."""
+    total = Counter(folder.counters)
+    destinations = folder.drainer.destinations
+    for name, status in destinations.items():
+        behind = f" on the way to {name}" if len(destinations) > 1 else ""
+        total.update({f"{outcome}{behind}": count for outcome, count in status.counts.items()})
+    return {name.removeprefix(_LOST): n for name, n in sorted(total.items()) if name.startswith(_LOST) and n}
+
+
+def _ledger_words(ledger: dict[str, Counter[str]]) -> str:
+    """What a folder without tables has counted."""
+    totals = sum(ledger.values(), Counter())
+    return f"requests since {min(ledger)}: " + ", ".join(f"{name} {totals[name]:,}" for name in sorted(totals))
