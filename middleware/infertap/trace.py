@@ -28,7 +28,7 @@ from infertap.record import FIELD_CHARACTERS_MAX, TAGS_MAX, ErrorCode, PendingSp
 from infertap.sizes import ENTRY_BYTES, ITEMS_MAX, TooLargeError, owned, prints_long, value_bytes
 from infertap.stacks import Stack
 from infertap.texts import text_of
-from infertap.trace_context import PureSampler, derive_ids, marked_state
+from infertap.trace_context import STATE_KEY, PureSampler, derive_ids, marked_state
 
 CONTENT_BYTES_MAX = 8 << 20
 """What an app may set on one span: attributes, events and links together. What does not fit is counted and marked."""
@@ -107,7 +107,10 @@ class ServerSpan(Span):
         context = self._context
         if context is None:
             ids = self.resolve()
-            state = TraceState.from_header([marked_state(ids.trace_state, ids.span_id)])
+            if ids.trace_state:
+                state = TraceState.from_header([marked_state(ids.trace_state, ids.span_id)])
+            else:
+                state = TraceState([(STATE_KEY, f"{ids.span_id:016x}")])
             context = self._context = SpanContext(ids.trace_id, ids.span_id, False, TraceFlags(ids.trace_flags), state)
         return context
 
