@@ -34,6 +34,9 @@ FIRST_GRANT_BYTES = 8 << 10
 GRANT_BYTES = 64 << 10
 """A capture takes its room from the shared budget in pieces: a small one that holds most exchanges, then larger."""
 
+# The value of an enum's member is looked up by a Python function, each time.
+_COMPLETE, _DISCONNECTED = EndReason.COMPLETE.value, EndReason.CLIENT_DISCONNECT.value
+
 
 class ByteBudget:
     """Bytes that captured bodies may hold in this process, from arrival until the worker has spooled them.
@@ -419,38 +422,40 @@ def opened(sealed: Sealed) -> Exchange:
     whole = complete and not disconnected
     if end_reason is None:
         if whole:
-            end_reason = EndReason.COMPLETE.value
+            end_reason = _COMPLETE
         elif disconnected:
-            end_reason = EndReason.CLIENT_DISCONNECT.value
+            end_reason = _DISCONNECTED
         else:
             end_reason = EndReason.APP_ERROR.value
             error_type = error_type or "IncompleteResponse"
     if status_code == 0:
-        status_code = 499 if end_reason == EndReason.CLIENT_DISCONNECT.value else 500
-    return Exchange(
-        scope=ScopeSnapshot._make((*parts, headers)),
-        route=route,
-        started_at_ns=span.started_at_ns,
-        duration_ns=duration_ns,
-        first_chunk_ns=first_at_ns - started_ns if first_at_ns >= 0 else -1,
-        bits=span.bits,
-        trace=span.ids,
-        request_chunks=tuple(request_chunks),
-        request_bytes=request_bytes,
-        request_complete=request_complete,
-        response_chunks=tuple(response_chunks),
-        response_bytes=response_bytes,
-        response_headers=response_headers,
-        response_started=response_started,
-        response_complete=whole,
-        chunk_count=chunk_count,
-        status_code=status_code,
-        end_reason=end_reason,
-        codes=codes,
-        error_type=error_type,
-        error_message=error_message,
-        tags=span.tags,
-        span_facts=span.facts() if span.touched else None,
-        held_bytes=held_bytes,
-        granted_bytes=granted_bytes,
+        status_code = 499 if end_reason == _DISCONNECTED else 500
+    exchange = (
+        # tuple.__new__ skips the keyword machinery of a NamedTuple.
+        tuple.__new__(ScopeSnapshot, (*parts, headers)),
+        route,
+        span.started_at_ns,
+        duration_ns,
+        first_at_ns - started_ns if first_at_ns >= 0 else -1,
+        span.bits,
+        span.ids,
+        tuple(request_chunks),
+        request_bytes,
+        request_complete,
+        tuple(response_chunks),
+        response_bytes,
+        response_headers,
+        response_started,
+        whole,
+        chunk_count,
+        status_code,
+        end_reason,
+        codes,
+        error_type,
+        error_message,
+        span.tags,
+        span.facts() if span.touched else None,
+        held_bytes,
+        granted_bytes,
     )
+    return tuple.__new__(Exchange, exchange)

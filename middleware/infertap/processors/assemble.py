@@ -32,6 +32,8 @@ T = TypeVar("T")
 _ID_CHARACTERS_MAX = 256
 """Longest `client_request_id` and `requester`: half an id is none."""
 _ERROR_CHARACTERS_MAX = 2_000
+_QUERY_OVER_LIMIT, _RESPONSE_NOT_SEEN = ErrorCode.QUERY_OVER_LIMIT.value, ErrorCode.RESPONSE_NOT_SEEN.value
+_NAMES_MAX, _NAME_CHARACTERS_MAX = 1024, 64
 _SPAN_HEADERS = ("host", "user-agent")
 
 
@@ -118,7 +120,7 @@ class Assembler:
         scope = exchange.scope
         record.method = self._noted(record, self._redactor.label(scope.method))
         record.path = self._noted(record, self._redactor.label(scope.path))
-        if ErrorCode.QUERY_OVER_LIMIT.value not in exchange.codes:
+        if _QUERY_OVER_LIMIT not in exchange.codes:
             query = scope.query_string.decode("utf-8", "backslashreplace")
             record.query = self._noted(record, self._redactor.query(query))
 
@@ -183,7 +185,7 @@ class Assembler:
             record.redacted_count += stored.redacted
             if stored.code is not None:
                 record.logging_error_codes.append(stored.code)
-        if record.span is not None:
+        if record.span is not None and (request.preview or response.preview):
             previews = {"request": request.preview, "response": response.preview}
             record.span.previews = {side: text for side, text in previews.items() if text}
         record.request, record.request_sha256 = request.text, request.sha256
@@ -197,7 +199,7 @@ class Assembler:
         request = side is REQUEST
         chunks = exchange.request_chunks if request else exchange.response_chunks
         passed = exchange.request_bytes if request else exchange.response_bytes
-        absent = not request and (not exchange.response_started or ErrorCode.RESPONSE_NOT_SEEN.value in exchange.codes)
+        absent = not request and (not exchange.response_started or _RESPONSE_NOT_SEEN in exchange.codes)
         if absent or (passed and not chunks):
             # There is none, or the capture let it go and said why.
             return StoredBody(None, None, None, 0)
@@ -345,12 +347,27 @@ def _decoded(headers: Headers) -> dict[str, str]:
     decoded: dict[str, str] = {}
     for raw_name, raw_value in headers:
         try:
-            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        except AttributeError:
-            # Text is against the protocol, and some servers send it all the same.
+            name, value = _NAMES[raw_name], raw_value.decode("latin-1")
+        except (AttributeError, TypeError):
+            # Text and bytearrays are against the protocol, and some apps send them all the same.
             name, value = _header_text(raw_name).lower(), _header_text(raw_value)
         decoded[name] = f"{decoded[name]}, {value}" if name in decoded else value
     return decoded
+
+
+class _Names(dict[bytes, str]):
+    """Names of headers, decoded and lower-case; most requests have the same."""
+
+    def __missing__(self, raw: bytes) -> str:
+        name = raw.decode("latin-1").lower()
+        if len(raw) <= _NAME_CHARACTERS_MAX:
+            if len(self) >= _NAMES_MAX:
+                self.clear()
+            self[bytes(raw)] = name
+        return name
+
+
+_NAMES = _Names()
 
 
 def _announces_more(headers: dict[str, str], seen_bytes: int) -> bool:
