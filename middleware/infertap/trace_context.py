@@ -52,6 +52,14 @@ def marked_state(trace_state: str, span_id: int) -> str:
     return ",".join([mark, *others[: _STATE_MEMBERS_MAX - 1]])
 
 
+def trace_headers(ids: TraceIds) -> dict[str, str]:
+    """What the standard propagators write for our span: `traceparent` and `tracestate`."""
+    return {
+        "traceparent": f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{ids.trace_flags:02x}",
+        "tracestate": marked_state(ids.trace_state, ids.span_id),
+    }
+
+
 def parse_traceparent(raw: bytes) -> tuple[int, int, int] | None:
     """(trace_id, parent span_id, flags) by the rules of OpenTelemetry's own parser; None where it is invalid."""
     match = _TRACEPARENT.fullmatch(raw)
@@ -148,7 +156,7 @@ class TraceSettings:
         self.pure = pure
         self.sampler = sampler
         self._propagator = propagator
-        self._standard_propagators = _is_standard(propagator)
+        self._standard_propagators = is_standard(propagator)
         self._getter = HeaderGetter()
 
     @classmethod
@@ -219,6 +227,7 @@ def _configured_propagator() -> TextMapPropagator:
     return propagate.get_global_textmap()
 
 
-def _is_standard(propagator: object) -> bool:
+def is_standard(propagator: object) -> bool:
+    """Whether these are OpenTelemetry's default propagators: W3C trace context and baggage."""
     parts = getattr(propagator, "_propagators", None) if isinstance(propagator, CompositePropagator) else None
     return {type(part) for part in parts or ()} == {TraceContextTextMapPropagator, W3CBaggagePropagator}

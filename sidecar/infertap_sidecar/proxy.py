@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 
 import orjson
-from opentelemetry import propagate
 
 from infertap.asgi_types import Message, Receive, Scope, Send
 from infertap.tap import OUTCOME_KEY
@@ -26,6 +25,7 @@ from infertap_sidecar.headers import (
     response_headers,
     trailer_fields,
 )
+from infertap_sidecar.outgoing_trace import OutgoingTrace
 from infertap_sidecar.upstream.protocol import (
     UnforwardableError,
     Upstream,
@@ -67,6 +67,7 @@ class ReverseProxy:
         self._authority = authority
         self._default_authority = default_authority
         self._outer_secret = outer_secret
+        self._trace = OutgoingTrace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI scope: http, lifespan, or a refusal of websocket."""
@@ -125,8 +126,7 @@ class ReverseProxy:
             watch.stop()
 
     def _request(self, scope: Scope, body: "_RequestBody") -> UpstreamRequest:
-        carrier: dict[str, str] = {}
-        propagate.inject(carrier)
+        trace, trace_fields = self._trace.headers()
         headers = scope["headers"]
         has_host = any(name == b"host" for name, _ in headers)
         return UpstreamRequest(
@@ -138,8 +138,8 @@ class ReverseProxy:
                 scheme=scope.get("scheme", "http"),
                 authority=self._authority if has_host else (self._authority or self._default_authority),
                 has_body=not body.empty,
-                trace=carrier,
-                trace_fields=propagate.get_global_textmap().fields if carrier else (),
+                trace=trace,
+                trace_fields=trace_fields,
                 outer=self._outer_secret if current_server_span() is not None else None,
             ),
             body=body.content(),

@@ -17,8 +17,9 @@ from opentelemetry.trace import INVALID_SPAN, use_span
 from infertap.destinations.http_attributes import _Official
 from infertap.destinations.otlp_grpc import _client_of
 from infertap.errors import RetryableError
+from infertap.otel_current import attach, current_context
 from infertap.trace import CURRENT_SPAN_KEY
-from infertap.trace_context import _is_standard
+from infertap.trace_context import is_standard
 
 
 def test_the_current_span_stands_where_we_look_for_it() -> None:
@@ -34,9 +35,15 @@ def test_a_provider_shows_its_processors() -> None:
     assert hasattr(otel_trace, "_TRACER_PROVIDER")
 
 
+def test_the_current_context_is_read_and_set_without_detours() -> None:
+    """Else each request would pay for the functions around its variable."""
+    assert attach is not otel_context.attach
+    assert current_context is not otel_context.get_current
+
+
 def test_the_standard_propagators_are_recognised() -> None:
     """Else every request would pay for the composite one."""
-    assert _is_standard(get_global_textmap())
+    assert is_standard(get_global_textmap())
 
 
 def test_the_instrumentations_own_attributes_are_used() -> None:

@@ -24,7 +24,7 @@ from infertap.joining.span_tap import Sink, SpanTap
 from infertap.record import InferenceRecord, TraceIds
 from infertap.sdk_env import sdk_disabled
 from infertap.trace import ServerSpan, bind_request, unbind_request
-from infertap.trace_context import marked_state
+from infertap.trace_context import trace_headers
 
 _FLUSH_S_MAX = 5.0
 """OpenTelemetry's `force_flush` ignores its own timeout while a Collector is away; nobody waits longer than this."""
@@ -284,6 +284,4 @@ def _continued(headers: Any, ids: TraceIds) -> list[tuple[bytes, bytes]]:
     """The headers as the app sees them: FastAPI's and Starlette's own tracing look at these, not at the context, and
     would make the caller's child, or a new trace, of what happens inside our span."""
     kept = [(name, value) for name, value in headers if name not in _TRACE_HEADERS]
-    traceparent = f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{ids.trace_flags:02x}"
-    state = marked_state(ids.trace_state, ids.span_id)
-    return [*kept, (b"traceparent", traceparent.encode()), (b"tracestate", state.encode())]
+    return [*kept, *((name.encode(), value.encode()) for name, value in trace_headers(ids).items())]
