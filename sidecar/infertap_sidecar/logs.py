@@ -1,5 +1,6 @@
 """The sidecar's log: one line an event on standard error, as text for people or JSON for collectors."""
 
+import asyncio
 import json
 import logging
 import sys
@@ -51,8 +52,11 @@ def configure(log_format: Literal["text", "json"], stream: TextIO | None = None)
 
 
 def wanted(record: logging.LogRecord) -> bool:
-    """Whether a line of uvicorn says something new: a failed upstream is ours to tell, once and not per request."""
+    """Whether a line of uvicorn says something new.
+
+    A failed upstream is ours to tell, once and not per request; of the exchanges that a stop cuts off it tells the number.
+    """
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, UpstreamError | ClientGoneError):
+    if isinstance(error, UpstreamError | ClientGoneError | asyncio.CancelledError):
         return False
     return not record.getMessage().startswith(_UVICORN_NOISE)

@@ -1,6 +1,7 @@
 """Lines of the sidecar's log, as text and as JSON."""
 
 import json
+import asyncio
 import logging
 import sys
 
@@ -40,6 +41,7 @@ def test_uvicorns_lines_about_what_we_tell_ourselves_are_dropped() -> None:
     """A failed upstream is no traceback; any other error still is."""
     assert not wanted(record("Exception in ASGI application", UpstreamError("ReadError", "gone")))
     assert not wanted(record("Unsupported upgrade request."))
+    assert not wanted(record("Exception in ASGI application", asyncio.CancelledError("Task cancelled, timeout")))
     assert wanted(record("Exception in ASGI application", ValueError("boom")))
 
 
