@@ -102,6 +102,7 @@ class DrainerElection:
         self._answered = ""
         """Nonce of the drainer whose settings have been compared with ours."""
         self._told = ""
+        self._has_started = False
         close_in_forked_child(self)
 
     def tick(self) -> None:
@@ -213,7 +214,8 @@ class DrainerElection:
         if count_death(state, now_ns):
             state.save(self._folder.drainer_state)
             return
-        if is_backing_off(state, now_ns):
+        # Former deaths are no word about an owner that is new: somebody has started it, perhaps to mend them.
+        if self._has_started and is_backing_off(state, now_ns):
             return
         slot = self._spool_id()
         if slot is None or (self._wait_for_segment and not self._anything_sealed()):
@@ -228,6 +230,7 @@ class DrainerElection:
     def _start(self, lock: FileLock, state: DrainerState) -> None:
         state.save(self._folder.drainer_state)
         self._answered = state.nonce
+        self._has_started = True
         if not self._in_thread:
             try:
                 process = spawn_drainer(self._command, self._folder, self._settings, lock=lock, nonce=state.nonce)

@@ -35,7 +35,7 @@ def test_a_thread_drains_and_stops_with_its_owner(bench: Any, wait_for: WaitFor)
 
 
 def test_a_dead_thread_is_counted_and_not_started_again_at_once(bench: Any, wait_for: WaitFor) -> None:
-    """What ends the thread is logged, `drainer.json` counts it, and the next start waits."""
+    """What ends the thread is logged, `drainer.json` counts it, and the next start waits, but for a new process."""
     starts: list[int] = []
 
     def build(_settings: object) -> list[Any]:
@@ -61,7 +61,17 @@ def test_a_dead_thread_is_counted_and_not_started_again_at_once(bench: Any, wait
     assert bench.state().phase == "crashed"
     assert bench.state().failures == 1
     assert len(starts) == 1
+    # Somebody has started another process, perhaps to mend what was wrong: it tries at once, and waits then.
+    newer = DrainerElection(
+        bench.folder, settings, owner=writer, clock=Stopped(), mode="thread", start_thread=thread.start
+    )
+    newer.tick()
+    wait_for(lambda: len(starts) == 2 and bench.is_drained_by_nobody())
+    for _ in range(3):
+        newer.tick()
+    assert (len(starts), bench.state().failures) == (2, 2)
     writer.close()
+    newer.close()
     election.close()
 
 
