@@ -9,9 +9,9 @@ from typing import Any
 from infertap.choice import Choice
 from infertap.drain.state import DrainerState
 from infertap.spool.accounts import counted
-from infertap.spool.folder import OPEN, SEALED, SpoolFolder, list_segments
+from infertap.spool.folder import OPEN, SEALED, SpoolFolder, destination_folders, list_segments
 from infertap.spool.jsonfile import read_json
-from infertap.spool.lock import FileLock
+from infertap.spool.lock import is_locked
 from infertap.spool.waiting import Waiting
 from infertap_sidecar.places import short
 from infertap_sidecar.settings import SidecarConfig
@@ -55,9 +55,7 @@ def known_spools(config: SidecarConfig, choice: Choice) -> set[Path]:
 
 def survey(spool_dirs: Iterable[Path], choice: Choice) -> list[FolderReport]:
     """All folders below the given roots; none where there is no spool yet."""
-    found = {
-        file.parent.resolve(): file.parent for root in spool_dirs for file in sorted(root.glob("*/destination.json"))
-    }
+    found = {folder.resolve(): folder for root in spool_dirs for folder in destination_folders(root)}
     current = choice.folder.resolve()
     return [report(path, current=real == current) for real, path in found.items()]
 
@@ -101,11 +99,11 @@ def report(path: Path, *, current: bool = False) -> FolderReport:
         path=path,
         destination=" and ".join(places(path).values()) or "unknown",
         current=current,
-        owners=sum(_held(slot / "lock") for slot in slots),
+        owners=sum(is_locked(slot / "lock") for slot in slots),
         waiting=Waiting.of(file for slot in slots for suffix in (SEALED, OPEN) for file in list_segments(slot, suffix)),
         size_bytes=folder.size_bytes(),
         parked=_parked(folder.parked_dir),
-        drained=_held(folder.drainer_lock),
+        drained=is_locked(folder.drainer_lock),
         drainer=DrainerState.load(folder.drainer_state),
         counters=counted(folder)[1],
     )
@@ -117,17 +115,3 @@ def _parked(folder: Path) -> int:
         return sum(path.read_bytes().count(b"\n") for path in folder.glob("[!.]*.jsonl"))
     except OSError:
         return 0
-
-
-def _held(path: Path) -> bool:
-    """Whether somebody holds the lock: taken for a moment where nobody does, as every drainer does, too."""
-    if not path.exists():
-        return False
-    try:
-        lock = FileLock.try_acquire(path, create=False)
-    except OSError:
-        return True
-    if lock is None:
-        return True
-    lock.close()
-    return False

@@ -37,8 +37,11 @@ def step_back(own: Path = Path("/proc/self")) -> None:
     """
     with contextlib.suppress(OSError):
         os.nice(NICE)
-    # With autogroups, a session's niceness counts only inside the session.
-    for name, value in (("autogroup", NICE), ("oom_score_adj", _OOM_SCORE)):
+    scores = {"oom_score_adj": _OOM_SCORE}
+    if os.getsid(0) == os.getpid():
+        # With autogroups, a session's niceness counts only inside the session. One that began elsewhere is a terminal's.
+        scores["autogroup"] = NICE
+    for name, value in scores.items():
         with contextlib.suppress(OSError), (own / name).open("r+") as file:
             file.write(str(value))
 

@@ -99,6 +99,15 @@ class SpoolFolder:
         return True
 
 
+def destination_folders(spool_dir: Path) -> list[Path]:
+    """The folders of the destinations in a `spool_dir`, by name; none where it is gone."""
+    try:
+        names = sorted(os.listdir(spool_dir))
+    except OSError:
+        return []
+    return [spool_dir / name for name in names if os.path.exists(spool_dir / name / "destination.json")]
+
+
 def segment_path(slot_dir: Path, segment_no: int, suffix: str) -> Path:
     """Where a segment lies; `suffix` is `OPEN` while it is written and `SEALED` once it will not change."""
     return slot_dir / f"{segment_no:012d}{suffix}"

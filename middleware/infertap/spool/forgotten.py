@@ -6,7 +6,7 @@ It takes locks for a moment where nobody holds them, as every drainer does, and 
 from collections.abc import Iterable
 from pathlib import Path
 
-from infertap.spool.folder import SpoolFolder
+from infertap.spool.folder import SpoolFolder, destination_folders
 from infertap.spool.lock import is_locked
 
 
@@ -15,7 +15,7 @@ def forgotten_folders(spool_dirs: Iterable[Path], *, own: Path) -> dict[Path, in
 
     Between the end of its owner and the start of a drainer, a folder in use looks like a forgotten one.
     """
-    folders = {file.parent.resolve() for root in spool_dirs for file in root.glob("*/destination.json")}
+    folders = {folder.resolve() for root in spool_dirs for folder in destination_folders(root)}
     found = {}
     for path in sorted(folders - {own.resolve()}):
         folder = SpoolFolder(path)

@@ -9,7 +9,7 @@ from infertap.choice import Choice, choose, with_settings
 from infertap.drain.settings import DrainerSettings
 from infertap.errors import InfertapError, UsageError
 from infertap.otel_env import OtelEnvironment
-from infertap.spool.folder import SpoolFolder
+from infertap.spool.folder import SpoolFolder, destination_folders
 from infertap_sidecar.drained_view import drained_lines, waiting_elsewhere
 from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings
 from infertap_sidecar.places import short
@@ -68,9 +68,7 @@ def _work(given: Path | None, config: SidecarConfig, otel: OtelEnvironment, choi
         if choice.kind == "none":
             raise InfertapError(f"nothing is recorded ({choice.reason}), so there is no folder to drain; name one")
         return [drainer_settings(config, choice)]
-    folders = (
-        [given] if (given / "destination.json").exists() else sorted(p.parent for p in given.glob("*/destination.json"))
-    )
+    folders = [given] if (given / "destination.json").exists() else destination_folders(given)
     if not folders:
         raise InfertapError(f"{given} is neither a spool folder of infertap nor a spool_dir with one in it")
     settings = drainer_settings(config, choice)

@@ -16,8 +16,11 @@ print(os.nice(0) - before)
 """
 
 
-def _steps_back(*own: str) -> int:
-    done = subprocess.run([sys.executable, "-c", _CODE, *own], capture_output=True, text=True, timeout=120, check=True)
+def _steps_back(*own: str, own_session: bool = True) -> int:
+    command = [sys.executable, "-c", _CODE, *own]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=True, start_new_session=own_session
+    )
     return int(done.stdout)
 
 
@@ -28,6 +31,13 @@ def test_it_gives_way_inside_its_session_and_to_the_memory_killer(tmp_path: Path
     assert _steps_back(str(tmp_path)) == 10
     assert (tmp_path / "autogroup").read_text() == "10"
     assert (tmp_path / "oom_score_adj").read_text() == "500"
+
+
+def test_the_session_of_a_terminal_is_left_alone(tmp_path: Path) -> None:
+    """`infertap drain` gives way, and not all that the user starts from there."""
+    (tmp_path / "autogroup").write_text("")
+    assert _steps_back(str(tmp_path), own_session=False) == 10
+    assert (tmp_path / "autogroup").read_text() == ""
 
 
 def test_what_the_kernel_does_not_have_is_left_out(tmp_path: Path) -> None:
