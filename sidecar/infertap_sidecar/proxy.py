@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable
 
 import orjson
@@ -34,6 +35,8 @@ from infertap_sidecar.upstream.protocol import (
     UpstreamResponse,
 )
 
+_ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?([^/?#]+)")
+"""Its authority without the user's name."""
 _DONE = asyncio.Event()
 _DONE.set()
 
@@ -91,7 +94,9 @@ class ReverseProxy:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = refusal(scope["headers"])
         if refused is not None:
-            await _answer_error(send, *refused)
+            # Who waits for a word before it sends its body may not send it now: nobody could tell what follows.
+            closes = any(name == b"expect" for name, _ in scope["headers"])
+            await _answer_error(send, *refused, closes=closes)
             return
         body = _RequestBody(receive)
         if not await body.begin():
@@ -128,15 +133,19 @@ class ReverseProxy:
     def _request(self, scope: Scope, body: "_RequestBody") -> UpstreamRequest:
         trace, trace_fields = self._trace.headers()
         headers = scope["headers"]
-        has_host = any(name == b"host" for name, _ in headers)
+        target, authority = _target(scope)
+        if self._authority is not None:
+            authority = self._authority
+        elif authority is None and not any(name == b"host" for name, _ in headers):
+            authority = self._default_authority
         return UpstreamRequest(
             method=scope["method"],
-            target=_target(scope),
+            target=target,
             headers=request_headers(
                 headers,
                 client=scope["client"][0] if scope.get("client") else None,
                 scheme=scope.get("scheme", "http"),
-                authority=self._authority if has_host else (self._authority or self._default_authority),
+                authority=authority,
                 has_body=not body.empty,
                 trace=trace,
                 trace_fields=trace_fields,
@@ -242,19 +251,23 @@ def _unknown() -> bool:
     return False
 
 
-def _target(scope: Scope) -> bytes:
+def _target(scope: Scope) -> tuple[bytes, bytes | None]:
+    """Path and query; and whom the request is for, where its target says so (RFC 9112 section 3.2.2)."""
     exact: bytes = scope.get(TARGET_KEY, b"")
     if exact.startswith(b"/"):
-        return exact
+        return exact, None
     # Absolute form (`GET http://host/path`), or a server that does not tell.
     raw_path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8")
     query: bytes = scope.get("query_string", b"")
-    return raw_path + b"?" + query if query else raw_path
+    authority = _ABSOLUTE.match(exact)
+    return raw_path + b"?" + query if query else raw_path, authority[1] if authority else None
 
 
-async def _answer_error(send: Send, status: int, error_type: str, message: str) -> None:
+async def _answer_error(send: Send, status: int, error_type: str, message: str, *, closes: bool = False) -> None:
     content = orjson.dumps({"error": {"type": error_type, "code": status, "message": f"infertap: {message}"}})
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    if closes:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})
 

@@ -101,10 +101,15 @@ def test_targets_arrive_byte_for_byte(servers: Any, target: bytes) -> None:
 
 
 def test_an_absolute_target_goes_on_as_path_and_query(servers: Any) -> None:
-    """A client that takes us for its forward proxy names the whole address; the upstream wants the path."""
+    """A client that takes us for its forward proxy names the whole address: its host counts, not the field's."""
     upstream = Recorder()
-    exchange(servers.proxy(servers.raw(upstream)), get(b"http://shop.example/a/%2F?x=1"))
+    port = servers.proxy(servers.raw(upstream))
+    exchange(port, get(b"http://shop.example/a/%2F?x=1"))
     assert upstream.lines()[0] == b"GET /a/%2F?x=1 HTTP/1.1"
+    exchange(port, get(b"HTTP://user:word@shop.example:81/?x"))
+    assert [line for head in upstream.heads for line in head.split(b"\r\n") if line.lower().startswith(b"host:")] == [
+        b"host: shop.example", b"host: shop.example:81"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "REPORT"])
@@ -484,6 +489,15 @@ def test_what_would_mean_something_else_is_not_passed_on(servers: Any, fields: b
     answers = exchange(port, b"POST / HTTP/1.1\r\n" + fields + after)
     assert re.findall(rb"HTTP/1\.1 (\d+)", answers) == [status, b"200"]
     assert [head.split()[1] for head in upstream.heads] == [b"/after"]
+
+
+def test_a_refusal_ends_the_connection_of_who_waits_to_send(servers: Any) -> None:
+    """Whether the body still comes is that client's choice: nothing behind it could be trusted."""
+    port = servers.proxy(servers.raw(Recorder()))
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nHost: b\r\nExpect: 100-continue\r\nContent-Length: 99\r\n\r\n"
+    answer = exchange(port, head)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in answer
 
 
 def test_h2c_is_ignored_and_the_request_answered(servers: Any) -> None:
