@@ -76,13 +76,13 @@ class Redactor:
             shown = self.text(text.replace("\0", ""))
             return shown if shown[1] else (text, 0)
         if "<" in text or "&lt;" in text:
-            text, hits = redact_markup(text, self._names.in_text)
+            text, hits = redact_markup(text, self._names.in_text, self._names.doubtful_in_text)
             count += hits
         if "=" in text or "%3" in text:
             text, hits = redact_parameters(text, self._names.in_queries)
             count += hits
         if any(sign in text for sign in _SIGNS):
-            text, hits = redact_named_values(text, self._names.in_text)
+            text, hits = redact_named_values(text, self._names.in_text, self._names.doubtful_in_text)
             count += hits
         text, hits = redact_shapes(text)
         return text, count + hits

@@ -174,6 +174,10 @@ _REPEATED = (
     "jwt: a\n b\n", "jwt:\n ", "?sig=", "?a=", "%3Fsig%3D", "&a", "--jwt ", "-a", "a-", "a.", "a[", "jwt a b ",
     "jwt=a ", "jwt: a, ", "://u:/", "://u:1/", "jwt='''", 'jwt="""', "jwt='a''", "jwt='a' ", '":', '\\":', "login a ",
     "-u a:", "\0", "jwt=[", "\u200b", "a: ", "xapp-", "&lt;a", "a\u200b", "SG.", "/api/webhooks/1/", "hooks.slack.com/",
+    '{"name":"jwt",', '"value":{', "name: jwt\nvalue: a\n", "- name: jwt\n  value: a\n", "value: ", "value=a ", "  - ",
+    "name=jwt value=", "value: a name: jwt ", "{'name':'jwt',", "name:jwt value:a{", "<name>jwt</name><value>",
+    "<name>jwt</name>", "<value>", "<name ", ":name ", "<a></b>", "jwt\n  ", '"a"', "'a', ", '\\"name', "auth=",
+    "otp: ",
     "://u:p@s/", "x://u:@", "://u:p@a.b", "@a", "http://u:p@ss/w",
 )  # fmt: skip
 
