@@ -22,7 +22,9 @@ NAMING_WORDS = frozenset(
 VALUE_WORDS = frozenset({"value", "values", "parametervalue", "parametervalues", "data", "contents", "default"})
 _SIGN = r"(?:\\*+[\"'])?+[ \t]*+(?:=>|:=|[:=])"
 _NAME = (
-    r"[ \t]*+(?:[bBuU]?\\*+[\"'](?P<quoted>[^\"'\\\r\n]{1,128}+)(?:\\*+[\"'])?+|(?P<bare>[^\s\"'\\,;{}<>&|]{1,128}+))"
+    r"[ \t]*+(?:[bBuU]?\\*+[\"'](?P<quoted>[^\"'\\\r\n]{1,128}+)(?:\\*+[\"'])?+"
+    # Where more words follow that are no pair it is a sentence.
+    r"|(?P<bare>[^\s\"'\\,;{}<>&|]{1,128}+)(?=[ \t]*+(?:[^\w\s.(-]|[\r\n]|\Z|[\w.-]{1,64}+[ \t]*+(?:[:=]|->))))"
 )
 _TOKEN = re.compile(
     rf"(?<![\w.-])(?:\\*+[\"'])?+(?:(?P<naming>{_WORD}){_SIGN}{_NAME}"

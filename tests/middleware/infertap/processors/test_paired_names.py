@@ -88,6 +88,8 @@ def test_a_value_of_several_lines_or_levels_goes_with_all_of_them(text: str, sho
         'log: {"name":"password","in":"query"}, {"value":"x"}',
         "The name: password rules of old. Its value is known.",
         "<p>name</p><name>bob</name><value>x</value><value>y</value>",
+        "The key: password. And the data: they show it.",
+        "Header: password rules, default: none of them",
         "hostname: password.example\ndefault: yes",
         '{"name": "password", "value": null',
     ],
