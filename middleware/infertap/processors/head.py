@@ -119,6 +119,7 @@ def _text(text: str) -> str | None:
 _CUTS: Mapping[Kind, Callable[[str], str | None]] = {
     Kind.JSON: _json,
     Kind.NDJSON: _lines,
+    Kind.DELIMITED: _lines,
     Kind.EVENT_STREAM: _events,
     Kind.FORM: _form,
     Kind.TEXT: _text,

@@ -57,7 +57,9 @@ def redact_table(node: dict[str, Any], key: str, secret: Secret) -> int:
         single = len(rows) == len(names) and not any(type(row) is list for row in rows)
         for row in [rows] if single else rows:
             for index, name in columns if type(row) is list else ():
-                if index < len(row) and not harmless(name, row[index], node):
+                if index >= len(row):
+                    break
+                if not harmless(name, row[index], node):
                     row[index] = MARK
                     redacted += 1
     return redacted

@@ -14,6 +14,7 @@ _TEXT_TYPES = frozenset(
 )  # fmt: skip
 _NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines",
                            "application/json-lines", "application/jsonlines", "application/json-seq"})  # fmt: skip
+_DELIMITED_TYPES = frozenset({"text/csv", "application/csv", "text/tab-separated-values"})
 _REMEMBERED_MAX = 256
 _REMEMBERED_CHARACTERS_MAX = 256
 
@@ -25,6 +26,7 @@ class Kind(Enum):
     NDJSON = "ndjson"
     EVENT_STREAM = "event stream"
     FORM = "form"
+    DELIMITED = "delimited"
     MULTIPART = "multipart"
     TEXT = "text"
     UNKNOWN = "unknown"
@@ -74,6 +76,8 @@ def _kind_of(name: str) -> Kind:
         return Kind.NDJSON
     if name == "application/x-www-form-urlencoded":
         return Kind.FORM
+    if name in _DELIMITED_TYPES:
+        return Kind.DELIMITED
     if name == "multipart/form-data":
         return Kind.MULTIPART
     if name.startswith("text/") or name in _TEXT_TYPES or name.endswith("+xml"):

@@ -3,12 +3,14 @@
 1. Wherever a secret's name stands in quotes, before a colon or an equals sign, or as a flag, its value goes.
 2. A value without quotes goes with all its words: to the end of its line, or to the next name on it.
 3. Where the end of a value cannot be found, everything to the end of the text goes.
+4. `value` is a secret's name where the value of the `name` beside it says so.
 """
 
 import re
 from collections.abc import Callable
 
-from infertap.processors.secret_names import MARK
+from infertap.processors.paired_names import NAMING_WORDS, VALUE_WORDS, names_secret, values_of_secret_names
+from infertap.processors.secret_names import MARK, looks_like_key
 
 _SIGN = r"(?:=>|->|:=|===?|[:=：＝])"
 _LETTER = r"[\w.\[\]\-\u00ad\u200b-\u200d\u2060\ufeff]"  # invisible ones hide a name from the eye only
@@ -19,6 +21,7 @@ _NAME = re.compile(
 )
 _HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key"})
 """Names that stand in pairs, `(b'cookie', b'a=b')`, as ASGI and HTTP libraries print them."""
+_STRING_THAT_NAMES = re.compile(r"\\*[\"'][^\"'\\\r\n]{0,64}\\*[\"']\s*+[:=]")
 _QUOTED_NAME_CHARACTERS_MAX = 128
 _ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
 _QUOTE = re.compile(r"(?:[bBrRuUfF]{1,2}(?=[\"']))?(\\*)(\"\"\"|'''|\"|')")
@@ -43,14 +46,38 @@ _BRACKET = re.compile(r"(\\*[\"'])|([{\[])|([}\]])")
 _HARMLESS = frozenset({"", "null", "true", "false", "None", "True", "False", "~", MARK})
 
 
-def redact_named_values(text: str, secret: Callable[[str], bool]) -> tuple[str, int]:
-    """The text without the values of secret names, and how many there were."""
+def redact_named_values(
+    text: str, secret: Callable[[str], bool], doubtful: frozenset[str] = frozenset()
+) -> tuple[str, int]:
+    """The text without the values of secret names, and how many there were.
+
+    Args:
+        doubtful: Lower-case names whose value goes where it looks like a key.
+    """
+    return _redacted(text, secret, doubtful, None)
+
+
+def _redacted(
+    text: str, secret: Callable[[str], bool], doubtful: frozenset[str], paired: set[int] | None
+) -> tuple[str, int]:
+    """`paired`: where the names end that other values say are a secret's; None until one is seen that says so."""
     out: list[str] = []
     count = done = 0
     for match in _NAME.finditer(text):
-        if match.start() < done or not _is_secret(text, match, secret):
+        if match.start() < done:
             continue
+        name = _name(text, match)
+        certain = _is_secret(text, name, match, secret)
+        if not certain:
+            word = name.rpartition(" ")[2].lower()
+            if word in NAMING_WORDS and paired is None and names_secret(text, match.end(), secret):
+                return _redacted(text, secret, doubtful, values_of_secret_names(text, secret))
+            certain = word in VALUE_WORDS and paired is not None and _name_end(text, match) in paired
+            if not certain and (word not in doubtful or match["comma"]):
+                continue
         start, end = match.end(), _value_end(text, match)
+        if not certain and text[start - 1] == "=":
+            end = min(end, _find(_WORD_END, text, start))
         closing = ""
         opening = _QUOTE.match(text, start, end)
         if opening is not None:
@@ -58,7 +85,8 @@ def redact_named_values(text: str, secret: Callable[[str], bool]) -> tuple[str, 
             quote = "".join(opening.groups())
             # Where the text was cut off, the quote stays open.
             closing = quote if end < len(text) or text.endswith(quote, start, end) else ""
-        if text[start:end].removesuffix(closing).strip() in _HARMLESS:
+        value = text[start:end].removesuffix(closing).strip()
+        if value in _HARMLESS or not (certain or looks_like_key(value)):
             continue
         out += text[done:start], MARK, closing
         done = end
@@ -66,15 +94,28 @@ def redact_named_values(text: str, secret: Callable[[str], bool]) -> tuple[str, 
     return ("".join((*out, text[done:])), count) if count else (text, 0)
 
 
-def _is_secret(text: str, match: re.Match[str], secret: Callable[[str], bool]) -> bool:
-    if match["quote"]:
-        name = _quoted_name(text, match.start())
-        return name.lower() in _HEADERS if match["comma"] else secret(name)
-    if match["flag"]:
-        return secret(match["flag"])
-    words = match["bare"].split(" ")
+def _name(text: str, match: re.Match[str]) -> str:
+    return _quoted_name(text, match.start()) if match["quote"] else match["flag"] or match["bare"]
+
+
+def _is_secret(text: str, name: str, match: re.Match[str], secret: Callable[[str], bool]) -> bool:
+    if match["comma"]:
+        return name.lower() in _HEADERS and _STRING_THAT_NAMES.match(text, match.end()) is None
+    if not match["bare"]:
+        return secret(name)
     # `export API_KEY=`, `my api key:`; and `token:` in "a bad token: x".
+    words = name.split(" ")
     return any(secret(" ".join(words[first:])) for first in range(len(words)))
+
+
+def _name_end(text: str, match: re.Match[str]) -> int:
+    """Where the letters of the name end, in a text that may have escaped its quotes."""
+    if not match["quote"] or match["comma"]:
+        return match.end("bare")
+    end = match.start()
+    while end > 0 and text[end - 1] == "\\":
+        end -= 1
+    return end
 
 
 def _quoted_name(text: str, end: int) -> str:

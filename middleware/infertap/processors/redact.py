@@ -7,6 +7,7 @@
 import re
 from typing import TypeVar
 
+from infertap.processors.delimited import redact_delimited
 from infertap.processors.event_stream import redact_event_stream
 from infertap.processors.json_text import JsonText, looks_like_json
 from infertap.processors.markup import redact_markup
@@ -46,7 +47,7 @@ class Redactor:
         """A whole body.
 
         Raises:
-            ValueError: multipart without a usable boundary.
+            ValueError: multipart without a usable boundary, a table with secrets that cannot be read.
             RecursionError: a document nested too deeply to be read.
         """
         if kind is Kind.JSON:
@@ -57,6 +58,10 @@ class Redactor:
             return self._lines(text)
         if kind is Kind.FORM:
             return self.form(text)
+        if kind is Kind.DELIMITED:
+            text, count = redact_delimited(text, self._names.in_text)
+            shown, hits = self._any(text)
+            return shown, count + hits
         if kind is Kind.MULTIPART:
             return redact_multipart(text, boundary, self._names.in_fields, self.part)
         return self._any(text)
@@ -76,13 +81,13 @@ class Redactor:
             shown = self.text(text.replace("\0", ""))
             return shown if shown[1] else (text, 0)
         if "<" in text or "&lt;" in text:
-            text, hits = redact_markup(text, self._names.in_text)
+            text, hits = redact_markup(text, self._names.in_text, self._names.doubtful_in_text)
             count += hits
         if "=" in text or "%3" in text:
             text, hits = redact_parameters(text, self._names.in_queries)
             count += hits
         if any(sign in text for sign in _SIGNS):
-            text, hits = redact_named_values(text, self._names.in_text)
+            text, hits = redact_named_values(text, self._names.in_text, self._names.doubtful_in_text)
             count += hits
         text, hits = redact_shapes(text)
         return text, count + hits

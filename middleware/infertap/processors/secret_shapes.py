@@ -70,6 +70,8 @@ _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
 )
 
 
+PREFIXES = tuple(anchor for anchors, _, mark in _SHAPES if mark == MARK for anchor in anchors if "/" not in anchor)
+"""How the keys of known makers begin."""
 _IN_PATHS = re.compile(
     "|".join(
         re.escape(anchor) for anchors, _, _ in _SHAPES for anchor in anchors if " " not in anchor and anchor != "://"

@@ -20,7 +20,7 @@ from infertap.processors.media import Kind, parse_media_type
         ("application/json-seq", Kind.NDJSON),
         ("application/x-www-form-urlencoded", Kind.FORM),
         ('multipart/form-data; boundary="a b"', Kind.MULTIPART),
-        ("text/csv", Kind.TEXT),
+        ("text/csv; header=present", Kind.DELIMITED),
         ("application/soap+xml", Kind.TEXT),
         ("application/yaml", Kind.TEXT),
         ("application/octet-stream", Kind.BINARY),

@@ -174,8 +174,14 @@ _REPEATED = (
     "jwt: a\n b\n", "jwt:\n ", "?sig=", "?a=", "%3Fsig%3D", "&a", "--jwt ", "-a", "a-", "a.", "a[", "jwt a b ",
     "jwt=a ", "jwt: a, ", "://u:/", "://u:1/", "jwt='''", 'jwt="""', "jwt='a''", "jwt='a' ", '":', '\\":', "login a ",
     "-u a:", "\0", "jwt=[", "\u200b", "a: ", "xapp-", "&lt;a", "a\u200b", "SG.", "/api/webhooks/1/", "hooks.slack.com/",
+    '{"name":"jwt",', '"value":{', "name: jwt\nvalue: a\n", "- name: jwt\n  value: a\n", "value: ", "value=a ", "  - ",
+    "name=jwt value=", "value: a name: jwt ", "{'name':'jwt',", "name:jwt value:a{", "<name>jwt</name><value>",
+    "<name>jwt</name>", "<value>", "<name ", ":name ", "<a></b>", "jwt\n  ", '"a"', "'a', ", '\\"name', "auth=",
+    "otp: ",
     "://u:p@s/", "x://u:@", "://u:p@a.b", "@a", "http://u:p@ss/w",
 )  # fmt: skip
+
+_REPEATED_IN_TABLES = ("x,y\n", '"', 'x,"\n', "jwt,", "\n", "x,,", '"",')
 
 
 def test_no_text_costs_its_square() -> None:
@@ -184,12 +190,20 @@ def test_no_text_costs_its_square() -> None:
     The limit is no measurement: all of it takes half a minute, and one such pattern alone far more.
     """
     program = (
-        "import resource, sys\n"
+        "import contextlib, json, resource, sys\n"
         "from infertap.processors.media import Kind\n"
         "from infertap.processors.redact import Redactor\n"
         "from infertap.processors.secret_names import SecretNames\n"
         "resource.setrlimit(resource.RLIMIT_CPU, (150, 150))\n"
         f"for piece in {_REPEATED!r}:\n"
         "    Redactor(SecretNames()).body('x: ' + piece * ((1 << 19) // len(piece)), Kind.TEXT)\n"
+        f"for piece in {_REPEATED_IN_TABLES!r}:\n"
+        "    with contextlib.suppress(ValueError):\n"
+        "        Redactor(SecretNames()).body('a,jwt\\n' + piece * ((1 << 19) // len(piece)), Kind.DELIMITED)\n"
+        "n = 1 << 16\n"
+        "for table in ({'columns': ['jwt'] * n, 'data': [[]] * n}, {'columns': ['jwt'] * n, 'data': ['x'] * n},\n"
+        "              {'x': [['jwt', 'x']] * n}, {'name': 'jwt', 'data': ['x'] * n}):\n"
+        "    Redactor(SecretNames()).body(json.dumps(table), Kind.JSON)\n"
+        "Redactor(SecretNames()).body('jwt,' * n + '\\n' + 'x\\n' * n, Kind.DELIMITED)\n"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=600).returncode == 0
