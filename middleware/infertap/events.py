@@ -22,6 +22,8 @@ class EventLog:
 
     is_helper: bool = False
     """Whether this process lives for another one, which says by itself what is true of both."""
+    is_throwaway: bool = False
+    """Whether the spool is thrown away at the end: then nothing in it waits for anybody."""
     _last_said: dict[str, float] = field(default_factory=dict)
     _suppressed: dict[str, int] = field(default_factory=dict)
 
@@ -61,6 +63,8 @@ class EventLog:
 
     def stopped(self, kept: int, lost: Mapping[str, int], waits: str) -> None:
         """The last line: how much was kept, what was lost and why, and what waits for whom (empty: nothing)."""
+        if self.is_throwaway and not any(lost.values()):
+            return
         if self.is_helper and not waits and not any(lost.values()):
             return
         parts = [f"{plural(kept, 'request')} recorded"]
