@@ -7,6 +7,7 @@ from typing import Any
 
 from infertap.choice import Choice
 from infertap.drain.state import DrainerState
+from infertap.spool.accounts import counted
 from infertap.spool.folder import OPEN, SEALED, SpoolFolder, list_segments
 from infertap.spool.jsonfile import read_json
 from infertap.spool.lock import FileLock
@@ -34,6 +35,8 @@ class FolderReport:
     drained: bool
     """Whether a drainer works on it now."""
     drainer: DrainerState
+    counters: Mapping[str, int]
+    """Of requests and spans, those of processes that are gone included (`Accounts.counters`)."""
 
     @property
     def forgotten(self) -> bool:
@@ -49,12 +52,12 @@ def known_spools(config: SidecarConfig, choice: Choice) -> set[Path]:
     return spools
 
 
-def survey(spool_dirs: Iterable[Path], choice: Choice | None) -> list[FolderReport]:
+def survey(spool_dirs: Iterable[Path], choice: Choice) -> list[FolderReport]:
     """All folders below the given roots; none where there is no spool yet."""
     found = {
         file.parent.resolve(): file.parent for root in spool_dirs for file in sorted(root.glob("*/destination.json"))
     }
-    current = choice.folder.resolve() if choice is not None else None
+    current = choice.folder.resolve()
     return [report(path, current=real == current) for real, path in found.items()]
 
 
@@ -103,6 +106,7 @@ def report(path: Path, *, current: bool = False) -> FolderReport:
         parked=_parked(folder.parked_dir),
         drained=_held(folder.drainer_lock),
         drainer=DrainerState.load(folder.drainer_state),
+        counters=counted(folder)[1],
     )
 
 

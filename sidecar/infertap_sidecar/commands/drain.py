@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infertap.build import drainer_settings
-from infertap.choice import choose, with_settings
+from infertap.choice import Choice, choose, with_settings
 from infertap.drain.settings import DrainerSettings
 from infertap.errors import InfertapError, UsageError
 from infertap.otel_env import OtelEnvironment
@@ -47,23 +47,23 @@ def main(argv: Sequence[str]) -> int:
     add_settings(parser, SidecarConfig, _SETTINGS, "settings")
     config = read_settings(SidecarConfig, parser, argv, own=("folder", "follow", "redirect"), delivers=True)
     arguments = parser.parse_args(argv)
+    if arguments.redirect and (arguments.folder is None or arguments.follow):
+        raise UsageError("--redirect takes the folder of one destination, and no --follow; doctor names the folder")
+    otel = with_settings(OtelEnvironment.read(os.environ), config, cwd=Path.cwd())
+    choice = choose(config, otel, cwd=Path.cwd())
     if arguments.redirect:
-        if arguments.folder is None or arguments.follow:
-            raise UsageError("--redirect takes the folder of one destination, and no --follow; doctor names the folder")
-        return _redirect(arguments.folder, config)
-    work = _work(arguments.folder, config)
+        return _redirect(arguments.folder, config, choice)
+    work = _work(arguments.folder, config, otel, choice)
     if arguments.follow and len(work) > 1:
         raise InfertapError(f"--follow takes one folder, and {arguments.folder} holds {len(work)}; name one of them")
     code = max(_drain(settings, follow=arguments.follow) for settings in work)
     if arguments.folder is None:
-        _tell_of_others(config)
+        _tell_of_others(config, choice)
     return code
 
 
-def _work(given: Path | None, config: SidecarConfig) -> list[DrainerSettings]:
+def _work(given: Path | None, config: SidecarConfig, otel: OtelEnvironment, choice: Choice) -> list[DrainerSettings]:
     """What to drain: settings per folder, read before anything starts."""
-    otel = with_settings(OtelEnvironment.read(os.environ), config, cwd=Path.cwd())
-    choice = choose(config, otel, cwd=Path.cwd())
     if given is None:
         if choice.kind == "none":
             raise InfertapError(f"nothing is recorded ({choice.reason}), so there is no folder to drain; name one")
@@ -77,8 +77,7 @@ def _work(given: Path | None, config: SidecarConfig) -> list[DrainerSettings]:
     return [settings_of(folder.resolve(), settings, config, otel) for folder in folders]
 
 
-def _redirect(given: Path, config: SidecarConfig) -> int:
-    choice = choose(config, OtelEnvironment.read(os.environ), cwd=Path.cwd())
+def _redirect(given: Path, config: SidecarConfig, choice: Choice) -> int:
     if choice.kind == "none":
         raise InfertapError(f"nothing is recorded ({choice.reason}), so there is nowhere to send it")
     folder = given.resolve()
@@ -123,9 +122,8 @@ def _drain(settings: DrainerSettings, *, follow: bool) -> int:
     return code if after.waiting.segments else 0
 
 
-def _tell_of_others(config: SidecarConfig) -> None:
+def _tell_of_others(config: SidecarConfig, choice: Choice) -> None:
     """Names the folders beside in which something waits for a destination of former times."""
-    choice = choose(config, with_settings(OtelEnvironment.read(os.environ), config, cwd=Path.cwd()), cwd=Path.cwd())
     forgotten = [folder for folder in survey(known_spools(config, choice), choice) if folder.forgotten]
     if forgotten:
         print("\nother folders, whose destination is not that of the settings:")
