@@ -30,6 +30,7 @@ from infertap.sizes import header_characters
 from infertap.tap import Tap, TapWithId
 from infertap.trace import CURRENT_SPAN_KEY, OuterSpan, ServerSpan, context_with, current_server_span
 from infertap.trace_context import derive_ids, random_bits
+from infertap.wsgi import refuse_wsgi
 
 SCOPE_KEY = "infertap"
 """Where the outermost middleware leaves its recorder in the scope, for `metrics_app` and for an inner middleware."""
@@ -50,11 +51,14 @@ class InferenceMiddleware:
         app: Any ASGI 3 application.
         config: The settings; without it they come from the environment.
 
-    Never raises in the constructor: wrong settings answer the lifespan with `lifespan.startup.failed` and all
+    Raises: TypeError: `app` is a WSGI app.
+
+    Nothing else raises in the constructor: wrong settings answer the lifespan with `lifespan.startup.failed` and all
     problems; on a server without lifespan they are one log line at ERROR, and traffic passes unrecorded.
     """
 
     def __init__(self, app: ASGIApp, *, config: Config | None = None) -> None:
+        refuse_wsgi(app)
         self.app = app
         self._config = config
         self._pipeline: Pipeline | None = None

@@ -49,7 +49,8 @@ def prepare(config: Config | None = None) -> Pipeline | Idle:
             and nothing is recorded.
     """
     try:
-        return _prepare(config or Config(), EventLog())
+        config = config or Config()
+        return _prepare(config, EventLog(is_throwaway=config.throws_away))
     except OtelConfigError as error:
         return _idle(error.problems)
     except ConfigError:

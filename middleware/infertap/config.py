@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
@@ -173,7 +173,10 @@ class Config(BaseModel):
         description="Where the app sets no OpenTelemetry tracer provider, set one, so that its instrumentations' spans "
         "are recorded. `infertap run` sets it.",
     )
-    binary_bodies: Literal["withhold"] = Field("withhold", description="What happens to bodies that are no text.")
+    binary_bodies: Literal["withhold"] = Field(
+        "withhold",
+        description="What happens to bodies that are no text: withhold, which keeps their size, is the only way yet.",
+    )
     served_entity_id: str | None = Field(None, description="Column served_entity_id; default: the service name.")
     request_id_header: str | None = Field(None, description="Response header that tells the caller the row's id.")
     requester_header: str | None = Field(None, description="Request header whose value fills the column requester.")
@@ -183,10 +186,17 @@ class Config(BaseModel):
         repr=False,
     )
     include_paths: Names = Field((), description="Globs; where given, only these paths are recorded.")
-    exclude_paths: Names = Field(DEFAULT_EXCLUDE_PATHS, description="Globs of paths that are not recorded.")
-    capture_headers: Names = Field(DEFAULT_CAPTURE_HEADERS, description="Headers that are stored; all others are not.")
+    exclude_paths: Names = Field(
+        DEFAULT_EXCLUDE_PATHS,
+        description="Globs of paths that are not recorded; what you give replaces the default list.",
+    )
+    capture_headers: Names = Field(
+        DEFAULT_CAPTURE_HEADERS,
+        description="Headers that are stored, all others are not; what you give replaces the default list.",
+    )
     redact_keys: Names = Field(
-        (), description="Further names (JSON keys, fields, parameters, headers) whose values are redacted."
+        (),
+        description="Names (JSON keys, fields, parameters, headers) redacted beside the built-in ones.",
     )
     redact_except: Names = Field(
         (),
@@ -195,6 +205,7 @@ class Config(BaseModel):
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
+    _throws_away: bool = PrivateAttr(default=False)
 
     def __init__(self, **arguments: Any) -> None:
         layers = _Layers(type(self).model_fields, arguments, os.environ)
@@ -226,6 +237,16 @@ class Config(BaseModel):
     def warnings(self) -> tuple[str, ...]:
         """One line each for variables that look like ours and are not."""
         return self._warnings
+
+    @property
+    def throws_away(self) -> bool:
+        """Whether the spool is thrown away at the end, and nothing in it waits for anybody."""
+        return self._throws_away
+
+    def thrown_away(self) -> Self:
+        """The same settings for a spool that is thrown away."""
+        self._throws_away = True
+        return self
 
     def _problems(self) -> list[str]:
         """What the types alone cannot say."""

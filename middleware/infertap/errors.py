@@ -33,10 +33,12 @@ class RetryableError(DestinationError):
     Args:
         message: What was seen, without credentials and without record content.
         retry_after_s: Seconds that the destination asked us to wait, if it did.
+        is_told: Whether the log has these words already.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None, is_told: bool = False) -> None:
         self.retry_after_s = retry_after_s
+        self.is_told = is_told
         super().__init__(message)
 
 

@@ -22,6 +22,8 @@ class EventLog:
 
     is_helper: bool = False
     """Whether this process lives for another one, which says by itself what is true of both."""
+    is_throwaway: bool = False
+    """Whether the spool is thrown away at the end: then nothing in it waits for anybody."""
     _last_said: dict[str, float] = field(default_factory=dict)
     _suppressed: dict[str, int] = field(default_factory=dict)
 
@@ -63,6 +65,8 @@ class EventLog:
         """The last line: how much reached the spool, what was lost before and behind it and why, and what waits for
         whom (empty: nothing)."""
         before, behind = _counted(lost), _counted(lost_behind)
+        if self.is_throwaway and not before and not behind:
+            return
         is_bad = bool(before or behind or waits)
         if self.is_helper and not is_bad:
             return

@@ -113,7 +113,7 @@ def recording(app: ASGIApp, **settings: Any) -> Iterator[Recording]:
     with tempfile.TemporaryDirectory(prefix="infertap-testing-") as folder:
         root = Path(folder)
         fixed = {"tables": str(root / "tables"), "spool_dir": root / "spool", "drainer": "external", "drain_s": 0}
-        config = Config(**{"destination": "table", "spool_flush_ms": 10, **settings, **fixed})
+        config = Config(**{"destination": "table", "spool_flush_ms": 10, **settings, **fixed}).thrown_away()
         recorded = Recording(app, root / "spool", config)
         try:
             yield recorded

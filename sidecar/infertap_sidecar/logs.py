@@ -54,7 +54,7 @@ def configure(log_format: Literal["text", "json"], stream: TextIO | None = None)
 def wanted(record: logging.LogRecord) -> bool:
     """Whether a line of uvicorn says something new.
 
-    A failed upstream is ours to tell, once and not per request; of the exchanges that a stop cuts off it tells the number.
+    A failed upstream is ours to tell, once and not per request; how many answers a stop cuts off it says elsewhere.
     """
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, UpstreamError | ClientGoneError | asyncio.CancelledError):

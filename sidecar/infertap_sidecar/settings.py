@@ -64,7 +64,9 @@ class SidecarConfig(Config):
         None, description="Where OTLP over gRPC is taken; collect alone: 127.0.0.1:4317."
     )
     otlp_bytes_max: Size = Field(20 << 20, description="Largest OTLP request that is taken, compressed or not.")
-    workers: Annotated[int, BeforeValidator(_one)] = Field(1, description="Proxy processes.")
+    workers: Annotated[int, BeforeValidator(_one)] = Field(
+        1, description="Proxy processes; more than 1 is not built yet."
+    )
     upstream_connect_timeout_s: float = Field(5.0, gt=0, le=600, description="Longest wait for a connection.")
     upstream_read_timeout_s: float = Field(
         600.0, gt=0, le=86_400, description="Longest silence of the model server, before or within an answer."

@@ -1,10 +1,11 @@
 """What `infertap doctor` says of one folder of the spool: who delivers it, what fails there, what was lost."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from infertap.drain.state import DestinationStatus
+from infertap.record import LossCause
 from infertap.spool.accounts import read_ledger
 from infertap.spool.folder import SpoolFolder
 from infertap.words import plural
@@ -31,13 +32,12 @@ def findings(folder: FolderReport, now_ns: int) -> Iterator[Finding]:
             yield Finding(_failure(name, status, folder, now_ns), failed=folder.current)
     if folder.parked:
         yield Finding(f"{plural(folder.parked, 'record')} in its folder `parked`: no destination takes them")
-    if lost := _lost(folder):
-        named = ", ".join(f"{cause} {count:,}" for cause, count in lost.items())
-        yield Finding(f"{sum(lost.values()):,} of {plural(folder.counters['seen'], 'request')} were lost: {named}")
-    if dropped := folder.counters["spans_dropped"]:
-        yield Finding(f"{plural(dropped, 'span')} of the app or of a sender did not reach the spool")
-    if ledger := read_ledger(SpoolFolder(folder.path)):
+    yield from map(Finding, _losses(folder.counters))
+    ledger = read_ledger(SpoolFolder(folder.path))
+    if ledger:
         yield Finding(_ledger_words(ledger), warns=False)
+    else:
+        yield from map(Finding, _given_up(folder))
     if folder.forgotten:
         place = short(folder.path)
         yield Finding(
@@ -58,14 +58,23 @@ def _failure(name: str, status: DestinationStatus, folder: FolderReport, now_ns:
     return f"{name} fails ({when}): {status.last_error}"
 
 
-def _lost(folder: FolderReport) -> dict[str, int]:
-    """By cause: what the owners have counted, living ones and gone ones, and what the drainer has."""
-    total = Counter(folder.counters)
-    destinations = folder.drainer.destinations
-    for name, status in destinations.items():
-        behind = f" on the way to {name}" if len(destinations) > 1 else ""
-        total.update({f"{outcome}{behind}": count for outcome, count in status.counts.items()})
-    return {name.removeprefix(_LOST): n for name, n in sorted(total.items()) if name.startswith(_LOST) and n}
+def _losses(counters: Mapping[str, int]) -> Iterator[str]:
+    """What the processes that write to a folder have lost, up to this moment."""
+    causes = {cause: count for cause in LossCause if (count := counters.get(f"lost/{cause}", 0))}
+    if causes:
+        reasons = ", ".join(f"{cause} {count:,}" for cause, count in causes.items())
+        yield f"{sum(causes.values()):,} of {plural(counters['seen'], 'request')} were lost: {reasons}"
+    if dropped := counters.get("spans_dropped", 0):
+        yield f"{plural(dropped, 'span')} of the app or of a sender did not reach the spool"
+
+
+def _given_up(folder: FolderReport) -> Iterator[str]:
+    """What the drainer has lost of what was spooled; where a table is the ledger, it stands there only."""
+    for name, status in folder.drainer.destinations.items():
+        causes = {key.removeprefix(_LOST): n for key, n in sorted(status.counts.items()) if key.startswith(_LOST) and n}
+        if causes:
+            reasons = ", ".join(f"{cause} {count:,}" for cause, count in causes.items())
+            yield f"{plural(sum(causes.values()), 'spooled request')} will never reach {name}: {reasons}"
 
 
 def _ledger_words(ledger: dict[str, Counter[str]]) -> str:

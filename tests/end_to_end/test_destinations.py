@@ -231,3 +231,20 @@ def test_what_was_spooled_for_a_wrong_endpoint_is_sent_to_the_right_one(
         assert words in done.stdout
     found = [span["span_id"] for span in otlp_receiver.spans] if kind == "otlp" else [r["span_id"] for r in rows()]
     assert len(found) == len(set(found)) == 20
+
+
+def test_one_failure_is_one_short_line(start: Start, free_port: Callable[[], int]) -> None:
+    """Nobody listens: said once, by the probe or by the delivery, and neither again nor at the stop."""
+    port = free_port()
+    server = start(
+        "uvicorn",
+        "zoo:recorded",
+        env={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "INFERTAP_DRAIN_S": "5"},
+    )
+    httpx.post(f"{server.url}/echo", json={})
+    wait_until(lambda: "nobody listens" in server.output)
+    server.stop()
+    lines = [line for line in server.output.splitlines() if "nobody listens" in line]
+    assert len(lines) == 1, server.output
+    assert f"OTLP http://127.0.0.1:{port}: gRPC UNAVAILABLE: Connection refused; nobody listens at" in lines[0]
+    assert "1 request waits in the spool" in server.output

@@ -15,7 +15,7 @@ SOURCES = {
 }
 LEAVES = {
     "_version", "clock", "errors", "instance", "otel_current", "otel_names", "record", "sdk_env", "sdk_import", "sizes",
-    "supported", "targets", "texts", "urls", "words",
+    "supported", "targets", "texts", "urls", "words", "wsgi",
 }  # fmt: skip
 REQUEST_PATH = LEAVES | {"capture", "paths", "processors", "protocols", "trace", "trace_context"}
 MAY_IMPORT = {
@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "protocols": {"protocols", "record", "errors"},
     "events": {"words"},
     "joining": {"joining", "record", "sdk_env", "sizes", "trace", "trace_context"},
-    "spool": {"_version", "clock", "errors", "record", "spool", "words"},
+    "spool": {"_version", "clock", "errors", "events", "record", "spool", "words"},
     "tables": {"_version", "clock", "errors", "record", "tables", "targets"},
     "destinations": {
         "_version",

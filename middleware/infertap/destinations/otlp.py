@@ -30,7 +30,7 @@ from infertap.destinations.otlp_delivery import BatchSize, Delivery, NotAccepted
 from infertap.destinations.otlp_exporters import Answer, SpanExport, Verdict, connect
 from infertap.destinations.otlp_headers_file import HeadersFile
 from infertap.destinations.otlp_memory import OtlpMemory
-from infertap.destinations.otlp_probe import explain, probe
+from infertap.destinations.otlp_probe import ProbeResult, explain, probe
 from infertap.destinations.otlp_rendering import SpanRendering
 from infertap.destinations.otlp_suspicion import Suspicion
 from infertap.destinations.protocol import OutcomeKey, Receipt
@@ -94,6 +94,7 @@ class OtlpDestination:
         self._suspicion = Suspicion(clock)
         self._memory = OtlpMemory(memory)
         self._explained: tuple[str, float, str] = ("", 0.0, "")
+        self._told = _Told()
 
     def open(self) -> None:
         """Import the exporter. A certificate that cannot be read is reported by `deliver`."""
@@ -105,7 +106,7 @@ class OtlpDestination:
             return
         if self._probes:
             # Apart, because an endpoint that hangs must hold up neither us nor the other destination.
-            threading.Thread(target=_say_what_is_wrong, args=(self._target,), daemon=True).start()
+            threading.Thread(target=_say_what_is_wrong, args=(self._target, self._told), daemon=True).start()
 
     def deliver(self, segments: Sequence[Segment], outcomes: Mapping[str, Mapping[OutcomeKey, int]]) -> Receipt:  # noqa: ARG002
         """See `Destination`. `outcomes` are not used: OTLP has no ledger.
@@ -133,8 +134,10 @@ class OtlpDestination:
         self._memory.save(self._progress.values(), self._suspicion, delivered)
         receipt = self._receipt(delivered)
         if failure is None:
+            self._told.forget()
             return receipt
-        setback = RetryableError(self._reason(failure), retry_after_s=failure.retry_after_s)
+        reason = self._reason(failure)
+        setback = RetryableError(reason, retry_after_s=failure.retry_after_s, is_told=not self._told.is_news(reason))
         if not receipt.delivered:
             raise setback
         return replace(receipt, setback=setback)
@@ -268,11 +271,33 @@ class OtlpDestination:
         if reason != answer.reason or self._clock.monotonic_s() - at_s > _EXPLANATION_AGE_S_MAX:
             fix = explain(self._target, answer).fix
             self._explained = (answer.reason, self._clock.monotonic_s(), fix)
-        text = f"OTLP {without_credentials(self._target.endpoint)}: {answer.reason}"
-        return f"{text}; {fix}" if fix else text
+        return _failure(self._target, ProbeResult(False, answer.reason, fix))
 
 
-def _say_what_is_wrong(target: OtlpTarget) -> None:
+class _Told:
+    """Which failure was said last, by the probe or by a delivery: one failure is one line. Both threads."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._lock = threading.Lock()
+
+    def is_news(self, text: str) -> bool:
+        """Whether it is to be said now; whoever asks first says it."""
+        with self._lock:
+            before, self._text = self._text, text
+        return before != text
+
+    def forget(self) -> None:
+        """It works again: the next failure is news."""
+        with self._lock:
+            self._text = ""
+
+
+def _failure(target: OtlpTarget, result: ProbeResult) -> str:
+    return f"OTLP {without_credentials(target.endpoint)}: {result.line}"
+
+
+def _say_what_is_wrong(target: OtlpTarget, told: _Told) -> None:
     result = probe(target)
-    if not result.ok:
-        logger.warning("OTLP %s: %s", without_credentials(target.endpoint), result.line)
+    if not result.ok and told.is_news(text := _failure(target, result)):
+        logger.warning("%s; records wait in the spool", text)

@@ -6,6 +6,7 @@
 3. After UNAVAILABLE the channel is thrown away: one that has failed can stay down behind a restarted Collector.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from infertap.errors import RetryableError
 from infertap.targets import OtlpTarget
 
 _SIZE_WORDS = ("larger than", "too large", "message length", "size limit", "exceeds")
+_NO_CONNECTION = re.compile(
+    r"failed to connect to all addresses; last error: (?:[A-Z_]+: )?(?:(?:ipv4|ipv6|unix):\S+: )?"
+    r"(?:Failed to connect to remote host: )?"
+)
 _SIZE_CODES = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE)
 _CONFIGURATION_CODES = (
     grpc.StatusCode.UNAUTHENTICATED,
@@ -124,7 +129,7 @@ class _RecordingStub:
 def answer_of_error(error: Any, secrets: Sequence[str] = ()) -> Answer:
     """The meaning of an `RpcError`: code, details and the delay that the server asked for."""
     code: grpc.StatusCode = error.code()
-    details = scrub(error.details() or "", secrets)
+    details = scrub(_short(error.details() or ""), secrets)
     retry_after_s = _retry_after_s(dict(error.trailing_metadata() or ()))
     reason = f"gRPC {code.name}: {details}" if details else f"gRPC {code.name}"
     if code in _SIZE_CODES and retry_after_s is None and any(words in details.lower() for words in _SIZE_WORDS):
@@ -136,6 +141,11 @@ def answer_of_error(error: Any, secrets: Sequence[str] = ()) -> Answer:
         return Answer(Verdict.MISCONFIGURED, reason)
     is_throttling = code is grpc.StatusCode.RESOURCE_EXHAUSTED or retry_after_s is not None
     return Answer(Verdict.UNAVAILABLE, reason, retry_after_s=retry_after_s, is_throttling=is_throttling)
+
+
+def _short(details: str) -> str:
+    """Of a connection that failed, what went wrong; gRPC says three times that it failed, and then why."""
+    return _NO_CONNECTION.sub("", details)
 
 
 def is_insecure(target: OtlpTarget) -> bool:

@@ -98,7 +98,9 @@ class Delivery:
             return False
         self._settle(segments, receipt, counts)
         if receipt.setback is not None:
-            self._failed(str(receipt.setback), receipt.setback.retry_after_s, got_on=True)
+            self._failed(
+                str(receipt.setback), receipt.setback.retry_after_s, got_on=True, is_told=receipt.setback.is_told
+            )
             return True
         self._works()
         now_s = self.clock.monotonic_s()
@@ -159,7 +161,7 @@ class Delivery:
             raise
         except RetryableError as error:
             self.unexpected = False
-            self._failed(str(error), error.retry_after_s)
+            self._failed(str(error), error.retry_after_s, is_told=error.is_told)
             return None
         except Exception as error:
             self.unexpected = True
@@ -174,7 +176,9 @@ class Delivery:
             _log.info("destination %s takes records again", self.name)
         self.error = ""
 
-    def _failed(self, message: str, retry_after_s: float | None, *, got_on: bool = False) -> None:
+    def _failed(
+        self, message: str, retry_after_s: float | None, *, got_on: bool = False, is_told: bool = False
+    ) -> None:
         text = masked_line(message, self.secrets)
         delay_s = self.pace.failed(self.clock.monotonic_s(), retry_after_s, got_on=got_on)
         capped = retry_after_s is not None and retry_after_s > INTERVAL_S_MAX
@@ -182,7 +186,7 @@ class Delivery:
         patience = (
             f"; it asks for {retry_after_s:.0f} s, more than {INTERVAL_S_MAX:.0f} s is never waited" if capped else ""
         )
-        if text != self.error:
+        if text != self.error and not is_told:
             _log.warning(
                 "destination %s did not take records, they stay in the spool (next try in %.0f s): %s%s",
                 self.name, delay_s, text, patience,

@@ -155,8 +155,8 @@ class DrainerElection:
             self._tell(f"cannot ask for delivery: {error.strerror}")
         self.relay()
         left = Waiting.of(slot.pending_segments())
-        if left.segments and reason:
-            self._tell(f"the last records were not delivered: {reason}")
+        if left.segments and (news := self._relay.news(reason)):
+            self._tell(f"the last records were not delivered: {news}")
         return left
 
     def lost_behind(self, owner: SlotOwner) -> Counter[str]:

@@ -39,7 +39,7 @@ def step_back(own: Path = Path("/proc/self")) -> None:
         os.nice(NICE)
     scores = {"oom_score_adj": _OOM_SCORE}
     if os.getsid(0) == os.getpid():
-        # With autogroups, a session's niceness counts only inside the session. One that began elsewhere is a terminal's.
+        # With autogroups, a session's niceness counts only inside the session; another one than ours is a terminal's.
         scores["autogroup"] = NICE
     for name, value in scores.items():
         with contextlib.suppress(OSError), (own / name).open("r+") as file:

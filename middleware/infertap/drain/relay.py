@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+from collections import deque
 from pathlib import Path
 
 from infertap.drain.spawn import previous_errors
@@ -20,6 +21,7 @@ from infertap.spool.lock import FileLock
 
 BYTES_PER_TICK_MAX = 256 << 10
 ERROR_LINES = 20
+_TOLD_MAX = 8
 _ERROR_BYTES = 16 << 10
 
 
@@ -31,6 +33,16 @@ class LogRelay:
         self._logger_name = logger_name
         self._lock: FileLock | None = None
         self._failures = 0
+        self._told: deque[str] = deque(maxlen=_TOLD_MAX)
+
+    def news(self, reasons: str) -> str:
+        """What of it none of the last lines that were relayed here says.
+
+        Args:
+            reasons: A line for each destination, its name and what it failed of: `otlp: refused`.
+        """
+        lines = [(line, line.partition(": ")[2]) for line in reasons.splitlines()]
+        return "\n".join(line for line, why in lines if not any(why in told for told in self._told))
 
     def tick(self, state: DrainerState) -> None:
         """Relays what is new, if this owner is the one that relays. Never raises for a missing or damaged log."""
@@ -83,6 +95,7 @@ class LogRelay:
             # What is said below WARNING is for those who listen; a bare app hears no more of us than it must.
             if level >= logging.WARNING or logging.getLogger(self._logger_name).isEnabledFor(level):
                 say(level, message, self._logger_name)
+                self._told.append(message)
         return len(whole)
 
     def _tell_failure(self, state: DrainerState) -> None:

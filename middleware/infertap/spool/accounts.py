@@ -96,26 +96,26 @@ class Accounts:
             self.ledger.setdefault(EARLIER, Counter()).update(self.ledger.pop(day))
 
 
-def counters_of(page: PageView) -> Counter[str]:
-    """A page's counters under the names of `Accounts.counters`."""
-    counters = Counter({name: getattr(page, name) for name in _COUNTERS})
-    counters.update({f"lost/{cause}": count for cause, count in page.lost.items() if cause in LossCause})
-    return counters
-
-
 def counted(folder: SpoolFolder) -> tuple[list[PageView], Counter[str]]:
-    """The pages of a folder's slots, and all counters: theirs and those of slots that are gone."""
+    """The pages of the slots, and all counters: theirs and those of slots that are gone."""
     pages: dict[str, PageView] = {}
     for spool_id in folder.slot_ids():
         # A slot may end while we look.
         with contextlib.suppress(SpoolError):
             pages[spool_id] = PageView.read(folder.slot_dir(spool_id) / "page")
     accounts = Accounts.look(folder)
-    living = [page for spool_id, page in pages.items() if spool_id not in accounts.retired]
+    pages = {spool_id: page for spool_id, page in pages.items() if spool_id not in accounts.retired}
     totals = accounts.counters
-    for page in living:
+    for page in pages.values():
         totals.update(counters_of(page))
-    return living, totals
+    return list(pages.values()), totals
+
+
+def counters_of(page: PageView) -> Counter[str]:
+    """A page's counters under the names of `Accounts.counters`."""
+    counters = Counter({name: getattr(page, name) for name in _COUNTERS})
+    counters.update({f"lost/{cause}": count for cause, count in page.lost.items() if cause in LossCause})
+    return counters
 
 
 def add_ledger(ledger: Ledger, cursors: Cursors) -> None:

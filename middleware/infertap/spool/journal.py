@@ -14,6 +14,7 @@ from typing import Any
 
 from infertap.clock import Clock
 from infertap.errors import SpoolError, SpoolFullError
+from infertap.events import say
 from infertap.spool.boot import boot_id
 from infertap.spool.durability import spool_error
 from infertap.spool.folder import SpoolFolder
@@ -26,7 +27,7 @@ from infertap.spool.slot import Slot
 _REPAIRS_MAX = 2
 """A group is written again after a failed sync and after a vanished folder; a third failure is the caller's."""
 
-_log = logging.getLogger("infertap.spool")
+_LOGGER_NAME = "infertap.spool"
 
 
 class _VanishedError(SpoolError):
@@ -201,7 +202,8 @@ class Journal:
         return not (self.slot.still_there() and self.segment.still_there())
 
     def _leave(self) -> None:
-        _log.warning("the spool's slot in %s has vanished; its unsealed records are lost", self._folder.path)
+        line = f"the spool's slot in {self._folder.path} has vanished; its unsealed records are lost"
+        say(logging.WARNING, line, _LOGGER_NAME)
         if self.slot is not None:
             # Where sealed segments are left, an adopter must not count what goes over to the new slot.
             with contextlib.suppress(OSError, ValueError):

@@ -16,6 +16,9 @@ infertap writes three Delta tables below one root: `inference` with a row for ea
 span of a sampled trace, and `ledger` with counts that say whether the other two are complete. Any Delta reader opens
 them. They join by `request_id`, and by `trace_id` and `span_id`.
 
+Some columns wait for parts that are not built yet (protocols, sampling rules, payload files): they exist, so that no
+table has to change later, and are NULL. The column "filled by" says which.
+
 - TIMESTAMP columns hold microseconds, UTC. Partition columns are UTC days: name them in a query, and it reads less.
 - MAP, ARRAY and STRUCT columns are never NULL but empty, because engines disagree about NULL there.
 - You may add columns; infertap leaves them NULL. Rows that break a CHECK constraint of yours go to `parked/` in the

@@ -40,8 +40,13 @@ class TableSchema:
 
 
 _CODES = "why something is missing: of `record.ErrorCode`, for example `REQUEST_BINARY_WITHHELD`, `PATH_OVER_LIMIT`"
+_OF_SPANS = "rows of spans (`collect`); NULL elsewhere until protocols are built"
+_EMPTY_OF_SPANS = "rows of spans (`collect`); empty elsewhere until protocols are built"
+_NOT_YET = "nobody yet: always NULL"
 _LONG = f"over {FIELD_CHARACTERS_MAX:,} characters"
-_CLIENT_ID = "body field `client_request_id`, else header `x-request-id`, up to 256 characters"
+_PROTOCOL = "`http` for every HTTP request until protocols are built; `mlflow` or `otlp` where a span became the row"
+_ERROR_TYPE = "class of the exception that ended the request; NULL where the app answered an error by itself"
+_CLIENT_ID = "header `x-request-id`, up to 256 characters"
 _TAGS = f"what the app set with `annotate(**tags)`; without those {_LONG} or beyond {TAGS_MAX}"
 _HEADERS = (
     f"headers of the allow-list; repeated ones joined by `, `; without those {_LONG} or behind the {HEADERS_MAX}th"
@@ -61,12 +66,12 @@ INFERENCE = TableSchema(
         Column("request_time", "TIMESTAMP", "arrival, microseconds, UTC"),
         Column("client_request_id", "STRING", _CLIENT_ID),
         Column("status_code", "INT", "as sent; 500 for an exception without one, 499 for a client gone before one"),
-        Column("sampling_fraction", "DOUBLE", "probability with which this row was kept; 1.0 without rules"),
+        Column("sampling_fraction", "DOUBLE", "probability with which this row was kept; 1.0 until rules are built"),
         Column("execution_duration_ms", "BIGINT", "arrival to last byte, milliseconds"),
-        Column("request", "STRING", "request body as text, redacted; null when withheld or referenced"),
+        Column("request", "STRING", "request body as text, redacted; null when withheld"),
         Column("response", "STRING", "response body likewise; a stream as it was sent, event by event"),
-        Column("request_ref", "STRING", "URI of the payload file that holds the request body", "large bodies"),
-        Column("response_ref", "STRING", "URI of the payload file that holds the response body", "large bodies"),
+        Column("request_ref", "STRING", "URI of the payload file that holds the request body", _NOT_YET),
+        Column("response_ref", "STRING", "URI of the payload file that holds the response body", _NOT_YET),
         Column("request_encoding", "STRING", "`text` or `base64`; null where there is no inline body"),
         Column("response_encoding", "STRING", "`text` or `base64`; null where there is no inline body"),
         Column("logging_error_codes", "ARRAY<STRING>", _CODES),
@@ -88,27 +93,27 @@ INFERENCE = TableSchema(
         Column("response_sha256", "STRING", "of the stored text only"),
         Column("duration_ns", "BIGINT", "arrival to last byte, nanoseconds"),
         Column("time_to_first_chunk_ns", "BIGINT", "arrival to the first body bytes of the answer"),
-        Column("time_to_first_token_ns", "BIGINT", "arrival to the first generated token", "protocols"),
+        Column("time_to_first_token_ns", "BIGINT", "arrival to the first generated token", _NOT_YET),
         Column("is_stream", "BOOLEAN", "whether the answer was a stream"),
         Column("chunk_count", "BIGINT", "body messages of the answer that carried bytes"),
         Column("end_reason", "STRING", "one of `record.EndReason`: `complete`, `client_disconnect`, `app_error` ..."),
-        Column("protocol", "STRING", "`http`, `openai.chat`, `mlflow.invocations`, `kserve.v2` and so on"),
-        Column("operation", "STRING", "what was asked for, in the protocol's own word", "protocols"),
-        Column("request_model", "STRING", "model that was asked for", "protocols"),
-        Column("response_model", "STRING", "model that answered", "protocols"),
-        Column("model_version", "STRING", "version that answered", "protocols"),
-        Column("input_tokens", "BIGINT", "as the answer says", "protocols"),
-        Column("output_tokens", "BIGINT", "as the answer says", "protocols"),
-        Column("cached_input_tokens", "BIGINT", "as the answer says", "protocols"),
-        Column("reasoning_tokens", "BIGINT", "as the answer says", "protocols"),
-        Column("finish_reasons", "ARRAY<STRING>", "one for each choice", "protocols"),
-        Column("tool_call_count", "INT", "tool calls in the answer", "protocols"),
-        Column("instance_count", "INT", "rows or instances in the request", "protocols"),
-        Column("error_type", "STRING", "class of the exception, or type of the answer's error object"),
+        Column("protocol", "STRING", _PROTOCOL),
+        Column("operation", "STRING", "what was asked for, in the protocol's own word", _OF_SPANS),
+        Column("request_model", "STRING", "model that was asked for", _OF_SPANS),
+        Column("response_model", "STRING", "model that answered", _OF_SPANS),
+        Column("model_version", "STRING", "version that answered", _NOT_YET),
+        Column("input_tokens", "BIGINT", "as the answer says", _OF_SPANS),
+        Column("output_tokens", "BIGINT", "as the answer says", _OF_SPANS),
+        Column("cached_input_tokens", "BIGINT", "as the answer says", _OF_SPANS),
+        Column("reasoning_tokens", "BIGINT", "as the answer says", _NOT_YET),
+        Column("finish_reasons", "ARRAY<STRING>", "one for each choice", _EMPTY_OF_SPANS),
+        Column("tool_call_count", "INT", "tool calls in the answer", _NOT_YET),
+        Column("instance_count", "INT", "rows or instances in the request", _NOT_YET),
+        Column("error_type", "STRING", _ERROR_TYPE),
         Column("error_message", "STRING", f"its message, redacted; null {_LONG}"),
         Column("redaction_version", "STRING", "the rules that redacted this row"),
         Column("redacted_count", "INT", "values that redaction replaced, in all columns"),
-        Column("sample_rule", "STRING", "the rule that kept this row", "selection"),
+        Column("sample_rule", "STRING", "the rule that kept this row", _NOT_YET),
         Column("tags", "MAP<STRING,STRING>", _TAGS),
         Column("service_name", "STRING", "OpenTelemetry `service.name`"),
         Column("instance", "STRING", "`service.instance.id` where given, else `k8s.pod.name`, else the host's name"),

@@ -9,7 +9,7 @@ from infertap.choice import Choice, choose, with_settings
 from infertap.drain.settings import DrainerSettings
 from infertap.errors import InfertapError, UsageError
 from infertap.otel_env import OtelEnvironment
-from infertap.spool.folder import SpoolFolder, destination_folders
+from infertap.spool.folder import SpoolFolder
 from infertap_sidecar.drained_view import drained_lines, waiting_elsewhere
 from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings
 from infertap_sidecar.places import short
@@ -47,11 +47,11 @@ def main(argv: Sequence[str]) -> int:
     add_settings(parser, SidecarConfig, _SETTINGS, "settings")
     config = read_settings(SidecarConfig, parser, argv, own=("folder", "follow", "redirect"), delivers=True)
     arguments = parser.parse_args(argv)
+    if arguments.redirect and (arguments.folder is None or arguments.follow):
+        raise UsageError("--redirect takes the folder of one destination, and no --follow; doctor names the folder")
     otel = with_settings(OtelEnvironment.read(os.environ), config, cwd=Path.cwd())
     choice = choose(config, otel, cwd=Path.cwd())
     if arguments.redirect:
-        if arguments.folder is None or arguments.follow:
-            raise UsageError("--redirect takes the folder of one destination, and no --follow; doctor names the folder")
         return _redirect(arguments.folder, config, choice)
     work = _work(arguments.folder, config, otel, choice)
     if arguments.follow and len(work) > 1:
@@ -68,7 +68,9 @@ def _work(given: Path | None, config: SidecarConfig, otel: OtelEnvironment, choi
         if choice.kind == "none":
             raise InfertapError(f"nothing is recorded ({choice.reason}), so there is no folder to drain; name one")
         return [drainer_settings(config, choice)]
-    folders = [given] if (given / "destination.json").exists() else destination_folders(given)
+    folders = (
+        [given] if (given / "destination.json").exists() else sorted(p.parent for p in given.glob("*/destination.json"))
+    )
     if not folders:
         raise InfertapError(f"{given} is neither a spool folder of infertap nor a spool_dir with one in it")
     settings = drainer_settings(config, choice)

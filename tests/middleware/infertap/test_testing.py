@@ -1,6 +1,7 @@
 """What users' tests are given: the real recorder on a folder of its own."""
 
 import asyncio
+import logging
 import re
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -132,3 +133,13 @@ def test_a_manual_clock_is_a_clock() -> None:
     as_clock: Clock = clock
     clock.advance(2.5)
     assert (as_clock.monotonic_s(), as_clock.wall_ns()) == (12.5, 12_500_000_000)
+
+
+def test_nothing_is_said_to_wait_in_a_folder_that_goes(capsys: Any, monkeypatch: Any) -> None:
+    """Outside pytest, where nothing logs: the line at the start, and no advice to drain what is gone."""
+    monkeypatch.setattr(logging.getLogger("infertap"), "propagate", False)
+    with recording(app) as recorded:
+        TestClient(recorded.app).get("/")
+    said = capsys.readouterr().err
+    assert "infertap: recording to" in said
+    assert "wait" not in said

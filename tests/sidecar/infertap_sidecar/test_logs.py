@@ -1,7 +1,7 @@
 """Lines of the sidecar's log, as text and as JSON."""
 
-import json
 import asyncio
+import json
 import logging
 import sys
 

@@ -88,3 +88,16 @@ def test_a_bare_app_hears_warnings_with_a_name_and_no_chatter(
     relay.tick(DrainerState())
     relay.close()
     assert capfd.readouterr().err == "infertap: the disk is full\n"
+
+
+def test_what_was_relayed_need_not_be_said_again(bench: Any) -> None:
+    """As part of one of the last lines; what another owner relayed counts for nothing here."""
+    relay, other = LogRelay(bench.folder, LOGGER), LogRelay(bench.folder, LOGGER)
+    write(bench, "destination otlp did not take records: refused")
+    for each in (relay, other):
+        each.tick(DrainerState())
+    reasons = "otlp: refused\ntable: no space"
+    assert relay.news(reasons) == "table: no space"
+    assert other.news(reasons) == reasons
+    assert relay.news("") == ""
+    relay.close()

@@ -1,5 +1,6 @@
 """The writer: durable after `flush`, every request in exactly one count, and no harm from disks, forks or deletions."""
 
+import logging
 import os
 import shutil
 from collections import Counter
@@ -256,6 +257,24 @@ def test_a_deleted_open_segment_is_a_vanished_slot(make_writer: MakeWriter, fold
     adopted.close()
     assert (_numbers(left), _numbers(_sealed(writer))) == ([1], [3])
     assert _sums(left) + _sums(_sealed(writer)) == {"seen": 3, "kept": 2, "lost/spool_unwritable": 1}
+
+
+def test_a_vanished_slot_is_told_by_name_where_nothing_logs(
+    make_writer: MakeWriter,
+    folder: SpoolFolder,
+    clock: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An app that configures no logging sees who is speaking."""
+    monkeypatch.setattr(logging.getLogger("infertap.spool"), "propagate", False)
+    writer = make_writer()
+    _append(writer, clock, 1)
+    writer.flush()
+    shutil.rmtree(folder.path)
+    _append(writer, clock, 2)
+    writer.flush()
+    assert capsys.readouterr().err.startswith("infertap: the spool's slot in ")
 
 
 def test_a_deleted_folder_is_not_made_again_without_need(

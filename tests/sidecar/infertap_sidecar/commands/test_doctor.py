@@ -278,7 +278,8 @@ def test_losses_are_shown_where_a_table_is_the_ledger(infertap: Any, tmp_path: P
     DrainerState(destinations={"table": DestinationStatus(counts={"lost/spool_full": 866})}).save(folder.drainer_state)
     folder.totals.write_text('{"counters": {"seen": 9, "lost/crash_in_flight": 2}}')
     result = infertap("doctor")
-    assert "  ! requests lost since this folder was made: crash_in_flight 2, spool_full 866" in result.stdout
+    assert "  ! 2 of 12 requests were lost: crash_in_flight 2\n" in result.stdout
+    assert "  ! 866 spooled requests will never reach table: spool_full 866\n" in result.stdout
 
 
 def test_a_misspelt_variable_is_no_setting(infertap: Any) -> None:
