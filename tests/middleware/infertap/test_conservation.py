@@ -138,7 +138,7 @@ def _submit(pipeline: Pipeline, body: bytes) -> None:
     bits = random_bits(256)
     scope = snapshot({"method": "POST", "path": "/x", "headers": []})
     span = ServerSpan(pipeline, None, None, bits, pipeline.trace.pure, _NOW_NS)
-    capture = Capture(scope, CaptureLimits(1 << 20), pipeline.budget, span, (_NOW_NS, 0), bits, 0)
+    capture = Capture(scope, (), CaptureLimits(pipeline.budget, 1 << 20), span, 0, 0)
     capture.received({"type": "http.request", "body": body})
     pipeline.began()
     pipeline.submit(capture.close(duration_ns=1, route=None))

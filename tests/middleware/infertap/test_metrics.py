@@ -102,8 +102,9 @@ def test_it_sums_all_slots_of_the_folder(start: Any, tmp_path: Path) -> None:
     assert values["infertap_slots{}"] == 2
     assert values["infertap_spool_segments_waiting{}"] == 1
     assert values["infertap_spool_bytes{}"] > 0
+    choice = second.pipeline.choice
     _stop(second)
-    values = _values(MetricsApp(second.pipeline.choice))
+    values = _values(MetricsApp(choice))
     assert values["infertap_requests_kept_total{}"] == 5
     assert values["infertap_spool_segments_waiting{}"] == 2
     assert values["infertap_queue_bytes{}"] == 0
@@ -193,17 +194,17 @@ def test_the_drainers_own_words_are_told(tmp_path: Path) -> None:
 def test_records_that_wait_where_nobody_delivers_are_a_metric(start: Any, tmp_path: Path) -> None:
     """After a change from tables to OTLP, the old folder shows with its bytes as soon as nobody lives in it."""
     middleware = start(2)
+    choice = middleware.pipeline.choice
     other = MetricsApp(_choice(tmp_path, destination="otlp"))
-    name = f"infertap_forgotten_spool_bytes{{{middleware.pipeline.choice.folder.name}}}"
+    name = f"infertap_forgotten_spool_bytes{{{choice.folder.name}}}"
     assert name not in _values(other)
     _stop(middleware)
-    assert _values(other)[name] == _waiting_bytes(middleware)
-    assert not [name for name in _values(MetricsApp(middleware.pipeline.choice)) if "forgotten" in name]
+    assert _values(other)[name] == _waiting_bytes(choice.folder)
+    assert not [name for name in _values(MetricsApp(choice)) if "forgotten" in name]
 
 
-def _waiting_bytes(middleware: InferenceMiddleware) -> int:
-    assert middleware.pipeline is not None
-    segments = list(middleware.pipeline.choice.folder.glob("slots/*/*.seg"))
+def _waiting_bytes(folder: Path) -> int:
+    segments = list(folder.glob("slots/*/*.seg"))
     assert segments
     return sum(path.stat().st_size for path in segments)
 
