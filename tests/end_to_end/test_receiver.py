@@ -69,7 +69,7 @@ def test_spans_of_the_model_process_join_the_request(start: Start, rows: Rows, f
         "recording to ./inference_tables",
         "points at this receiver",
         "OTEL_BSP_MAX_QUEUE_SIZE has no",
-        " recorded",
+        " spooled",
     ):
         assert sidecar.output.count(words) == 1
     assert has_ended(second)

@@ -26,8 +26,9 @@ from the folder.
 
   infertap drain                      once
   infertap drain --follow             stays: the other half of drainer = "external"
-  infertap drain FOLDER --redirect    to where the settings say now: it was meant for a wrong
-                                      address. What that has taken is not sent again\
+  infertap drain FOLDER --redirect    to where the settings say now, for a FOLDER
+                                      that was meant for a wrong address; what
+                                      that has taken is not sent again\
 """
 _SETTINGS = (
     "tables", "storage_options", "destination", "content", "spool_dir", "spool_bytes_max", "commit_bytes_max",

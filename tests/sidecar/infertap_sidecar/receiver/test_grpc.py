@@ -115,12 +115,10 @@ def test_a_message_over_the_limit_is_refused_compressed_or_not(call: Call, compr
 
 def test_a_full_receiver_says_when_to_come_again(call: Call, pipeline: Pipeline) -> None:
     """RESOURCE_EXHAUSTED with RetryInfo, without which a sender would give up."""
-    with pipeline.inbox.lock:
-        pipeline.inbox.span_bytes = pipeline.inbox.span_bytes_max
+    pipeline.inbox._from_others = pipeline.inbox.span_bytes_max
     with pytest.raises(grpc.RpcError) as refused:
         call(body(span(1)))
-    with pipeline.inbox.lock:
-        pipeline.inbox.span_bytes = 0
+    pipeline.inbox._from_others = 0
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     details = Status.FromString(dict(refused.value.trailing_metadata())["grpc-status-details-bin"]).details
     retry = RetryInfo()

@@ -196,8 +196,7 @@ def test_without_room_nothing_is_taken_and_a_retry_is_welcome(
     pipeline = make_pipeline(queue_bytes_max=1 << 20, capture_bytes_max=1 << 10, inline_bytes_max=1 << 10)
     intake = make_intake(pipeline)
     pipeline.inbox.span_bytes_max, room = 1 << 12, pipeline.inbox.span_bytes_max
-    with pipeline.inbox.lock:
-        pipeline.inbox.span_bytes = 1 << 11
+    pipeline.inbox._from_others = 1 << 11
     with pytest.raises(BusyError):
         intake.take([wire(1, attributes=CONTENT)])
     pipeline.inbox.span_bytes_max = room
