@@ -24,11 +24,10 @@ is left. FOLDER is one destination's folder (infertap doctor names them), or a s
 several in it; without it, the folder of the settings. Credentials come from the settings, never
 from the folder.
 
-  infertap drain                      once
-  infertap drain --follow             stays: the other half of drainer = "external"
-  infertap drain FOLDER --redirect    to where the settings say now, for a FOLDER
-                                      that was meant for a wrong address; what
-                                      that has taken is not sent again\
+  infertap drain                    once
+  infertap drain --follow           stays: the other half of drainer = "external"
+  infertap drain FOLDER --redirect  to where the settings say now, what was meant
+                                    for a wrong address, and not what that took\
 """
 _SETTINGS = (
     "tables", "storage_options", "destination", "content", "spool_dir", "spool_bytes_max", "commit_bytes_max",
