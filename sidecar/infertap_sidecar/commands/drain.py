@@ -25,9 +25,10 @@ several in it; without it, the folder of the settings. Credentials come from the
 from the folder.
 
   infertap drain                    once
-  infertap drain --follow           stays: the other half of drainer = "external"
-  infertap drain FOLDER --redirect  to where the settings say now, what was meant
-                                    for a wrong address, and not what that took\
+  infertap drain --follow           stays, for an app with drainer = "external"
+  infertap drain FOLDER --redirect  to where the settings say now, for what was
+                                    meant for a wrong address; never again what
+                                    that has taken\
 """
 _SETTINGS = (
     "tables", "storage_options", "destination", "content", "spool_dir", "spool_bytes_max", "commit_bytes_max",
