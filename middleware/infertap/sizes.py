@@ -34,14 +34,25 @@ def value_bytes(value: object) -> int:
     What is nested deeper than 8 levels, which no attribute is, counts as one object; beyond 4,096 values in it the rest
     counts like those before.
     """
-    return getsizeof(value) if isinstance(value, (str, bytes)) else _Reckoning().value(value, 0)
+    if isinstance(value, (str, bytes)):
+        return getsizeof(value)
+    try:
+        return _Reckoning().value(value, 0)
+    except Exception:
+        # An app's object may raise whatever it likes where it is looked at: this is the border to it.
+        return _OTHER_BYTES
 
 
 def prints_long(value: object, characters_max: int) -> bool:
     """Whether a list, a map, a set or a buffer would make a text of more characters, or of very many parts."""
     if not isinstance(value, (bytes, bytearray, list, tuple, dict, set, frozenset)):
         return False
-    return len(value) > characters_max or value_bytes(value) > _BYTES_A_CHARACTER * characters_max
+    try:
+        length = len(value)
+    except Exception:
+        # The app's own class; how long it is, it does not say.
+        return True
+    return length > characters_max or value_bytes(value) > _BYTES_A_CHARACTER * characters_max
 
 
 def attributes_bytes(attributes: Mapping[str, Any] | None) -> int:
@@ -66,12 +77,19 @@ def owned(value: object) -> tuple[object, int]:
 
     Raises:
         TooLargeError: more than 4,096 values, more than 1 MiB of a buffer, more than 8 levels; or any other collection
-            (sets, generators, ranges, arrays, frames): how much is in it is known only by running through it.
+            (sets, generators, ranges, arrays, frames): how much is in it is known only by running through it. Also
+            where the value raises when it is looked at: a proxy out of its context, a map that another thread changes.
     """
     if isinstance(value, (str, bytes)):
         return value, getsizeof(value)
     copying = _Copying()
-    return copying.value(value, 0), copying.size_bytes
+    try:
+        return copying.value(value, 0), copying.size_bytes
+    except TooLargeError:
+        raise
+    except Exception as error:
+        # The app's object may raise whatever it likes; the app, which only sets an attribute, must not hear of it.
+        raise TooLargeError("a value that cannot be looked at") from error
 
 
 class _Copying:

@@ -126,9 +126,9 @@ class ServerSpan(Span):
             if self.attributes is None:
                 self.attributes = {}
             room = ENTRY_BYTES + len(key)
-            if key in self.attributes:
-                self.content_bytes -= room + owned(self.attributes.pop(key))[1]
             try:
+                if key in self.attributes:
+                    self.content_bytes -= room + owned(self.attributes.pop(key))[1]
                 kept, size = owned(value)
             except TooLargeError:
                 self.left_out(ErrorCode.SPAN_OVER_LIMIT)
@@ -143,14 +143,22 @@ class ServerSpan(Span):
         """A copy of what fits, and the bytes that it holds."""
         kept: dict[str, Any] = {}
         size = 0
-        for key, value in islice(attributes.items(), ITEMS_MAX) if attributes else ():
+        if attributes is None:
+            return kept, size
+        try:
+            count, items = len(attributes), tuple(islice(attributes.items(), ITEMS_MAX))
+        except Exception:
+            # The app's own mapping may raise whatever it likes; the app must not hear of it from here.
+            self.left_out(ErrorCode.SPAN_OVER_LIMIT)
+            return kept, size
+        for key, value in items:
             try:
                 kept[key], held = owned(value)
             except TooLargeError:
                 self.left_out(ErrorCode.SPAN_OVER_LIMIT)
             else:
                 size += ENTRY_BYTES + value_bytes(key) + held
-        if attributes and len(attributes) > ITEMS_MAX:
+        if count > ITEMS_MAX:
             self.left_out(ErrorCode.SPAN_OVER_LIMIT)
         return kept, size
 

@@ -429,6 +429,52 @@ def test_what_would_hold_up_the_event_loop_is_left_out_and_said(server: ServerSp
     assert server.codes == ("SPAN_OVER_LIMIT",)
 
 
+class _Proxy:
+    """Stands for something that is gone, as a request's proxy does in a background task."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"{name}: out of its context")
+
+
+class _ChangingMap(dict[str, Any]):
+    def items(self) -> Any:
+        raise RuntimeError("dictionary changed size during iteration")
+
+
+class _ChangingList(list[Any]):
+    def __iter__(self) -> Any:
+        raise RuntimeError("no items")
+
+
+class _LongList(list[Any]):
+    def __len__(self) -> int:
+        raise RuntimeError("no length")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [_Proxy(), {"a": [_Proxy()]}, _ChangingMap(a=1), _ChangingList([1]), _LongList([1])],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_that_cannot_be_looked_at_raises_nothing_into_the_app(
+    server: ServerSpan, sink: Sink, value: Any
+) -> None:
+    """It is left out, and said; what stands beside it is kept."""
+    annotate(tag=value)
+    with start_span("child") as child:
+        child.set_inputs(value)
+        for span in (server, child):
+            span.set_attribute("odd", value)
+            span.set_attribute("odd", 1)
+            span.set_attribute("other", 2)
+            span.add_event("event", {"odd": value, "fine": 1})
+            span.add_event("map", value)
+            span.set_status(StatusCode.ERROR, value)
+    assert server.facts().attributes["other"] == 2
+    assert server.facts().events[0][2] == {"fine": 1}
+    assert "SPAN_OVER_LIMIT" in server.codes
+
+
 def test_a_map_of_too_many_attributes_is_cut(server: ServerSpan) -> None:
     """Of an event's attributes some thousand are looked at."""
     server.add_event("event", {str(number): number for number in range(10_000)})
