@@ -228,7 +228,10 @@ def test_the_books_balance_whatever_fails(books: Books, monkeypatch: pytest.Monk
 def test_the_last_group_of_a_stop_is_counted_where_no_memory_is_left(
     books: Books, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """Its requests are `worker_error`, not `crash_in_flight` of a process that never crashed."""
+    """Its requests are `worker_error`, not `crash_in_flight` of a process that never crashed.
+
+    How many make up that group is the worker's matter: a slow machine lets it write a first group earlier.
+    """
     books.submit(100)
     writer = books.pipeline.worker.writer
     owner, name = (writer, place) if "." not in place else (writer._journal, place.partition(".")[2])
@@ -240,7 +243,7 @@ def test_the_last_group_of_a_stop_is_counted_where_no_memory_is_left(
 
     monkeypatch.setattr(owner, name, fails_once)
     said = books.end()
-    assert said[LOST[LossCause.WORKER_ERROR]] == 100
+    assert said[LOST[LossCause.WORKER_ERROR]] == 100 - len(books.rows) > 0
     _check(books, said)
 
 
