@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-full check format bench chaos clean
+.PHONY: install demo test test-failed test-full check format bench chaos clean
 
 install: $(STAMP)
 
@@ -20,6 +20,10 @@ demo: install
 
 test: install
 	$(BIN)/pytest -n 2 -m "not heavy"
+
+# What failed in the last run, one after the other.
+test-failed: install
+	$(BIN)/pytest -m "not heavy" --last-failed --last-failed-no-failures none
 
 test-full: install
 	$(BIN)/pytest
