@@ -31,6 +31,12 @@ def drained_lines(
         yield f"  {refused} in its folder `parked`"
 
 
+def abandoned_lines(abandoned: Mapping[str, Waiting], places: Mapping[str, str]) -> Iterator[str]:
+    """One line, with its end, for each destination that the settings no longer name: what it never got."""
+    for name, waiting in abandoned.items():
+        yield f"  {_NAMES[name]} {places[name]}: {waiting.words} not sent; the settings do not name it any more\n"
+
+
 def waiting_elsewhere(report: FolderReport) -> str:
     """One line about a folder beside, in which something waits."""
     return (

@@ -3,7 +3,8 @@
 from collections.abc import Collection
 
 from infertap.spool.cursors import Cursors
-from infertap.spool.folder import SpoolFolder
+from infertap.spool.folder import OPEN, SEALED, SpoolFolder, list_segments, segment_no_of
+from infertap.spool.waiting import Waiting
 
 
 def pass_over(folder: SpoolFolder, *, before: Collection[str], now: Collection[str]) -> None:
@@ -26,3 +27,21 @@ def pass_over(folder: SpoolFolder, *, before: Collection[str], now: Collection[s
             for name in new:
                 cursors.advance(name, passed)
             cursors.save(folder)
+
+
+def given_up(folder: SpoolFolder, *, before: Collection[str], now: Collection[str]) -> dict[str, Waiting]:
+    """What each destination that has no successor among `now` has not taken yet, where there is any."""
+    left: dict[str, Waiting] = {}
+    if set(now) - set(before):
+        return left  # the new kind takes over from the old one
+    for name in sorted(set(before) - set(now)):
+        waiting = Waiting.of(
+            path
+            for spool_id in folder.slot_ids()
+            for suffix in (SEALED, OPEN)
+            for path in list_segments(folder.slot_dir(spool_id), suffix)
+            if segment_no_of(path) > Cursors.load(folder, spool_id).segment_no(name)
+        )
+        if waiting.segments:
+            left[name] = waiting
+    return left

@@ -10,7 +10,7 @@ from infertap.drain.settings import DrainerSettings
 from infertap.errors import InfertapError, UsageError
 from infertap.otel_env import OtelEnvironment
 from infertap.spool.folder import SpoolFolder
-from infertap_sidecar.drained_view import drained_lines, waiting_elsewhere
+from infertap_sidecar.drained_view import abandoned_lines, drained_lines, waiting_elsewhere
 from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings
 from infertap_sidecar.places import short
 from infertap_sidecar.settings import SidecarConfig
@@ -86,10 +86,10 @@ def _redirect(given: Path, config: SidecarConfig, choice: Choice) -> int:
     if folder == choice.folder.resolve():
         return _drain(settings, follow=False)
     from infertap.drain.foreground import run_foreground
-    from infertap.drain.redirect import pass_over
+    from infertap.drain.redirect import given_up, pass_over
 
     spool = SpoolFolder(folder)
-    kinds = tuple(places(folder))
+    kinds = places(folder)
 
     def once_locked() -> None:
         # Only now: a drainer that is about to leave holds the slots of those who are gone.
@@ -101,10 +101,13 @@ def _redirect(given: Path, config: SidecarConfig, choice: Choice) -> int:
             raise InfertapError(f"cannot write to {short(folder)}: {error.strerror}") from error
 
     before = report(folder)
+    abandoned = given_up(spool, before=kinds, now=settings.targets.names)
     code = run_foreground(spool, settings, follow=False, once_locked=once_locked)
     after = report(folder)
     to = places_of(settings.targets.identity(folder.parent), folder)
     print(harmless("\n".join(drained_lines(before, after, to))), flush=True)
+    if not after.waiting.segments:
+        print(harmless("".join(abandoned_lines(abandoned, kinds))), end="", flush=True)
     return code if after.waiting.segments else 0
 
 

@@ -152,6 +152,20 @@ def test_what_the_old_destination_has_taken_is_not_redirected(infertap: Any, tmp
     assert not (tmp_path / "inference_tables" / "inference").exists()
 
 
+def test_what_a_destination_without_successor_never_got_is_said(infertap: Any, tmp_path: Path) -> None:
+    """A folder of `both`, redirected to its tables alone: OTLP's copies go, and not without a word."""
+    infertap.record("tables", **{**DEAD, "INFERTAP_DESTINATION": "both"})
+    (folder,) = (path.parent for path in tmp_path.rglob("destination.json"))
+    result = infertap("drain", str(folder), "--redirect", "--tables", "elsewhere", "--destination", "table")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[1:] == [
+        "  tables ./elsewhere: 3 requests delivered",
+        "  nothing is left",
+        "  OTLP http://127.0.0.1:9: 3 requests not sent; the settings do not name it any more",
+    ]
+    assert count(infertap, "elsewhere") == '{"n":3}'
+
+
 def test_a_redirect_that_fails_leaves_all_for_the_next(infertap: Any, tmp_path: Path) -> None:
     """Exit code 1, the new destination's reason, and what waits is still there for another try."""
     infertap.record("unused", **DEAD)
