@@ -3,16 +3,28 @@
 1. What the app says, answers or raises reaches the server as it would without us: a failed start fails.
 2. For an app that never asked for a lifespan message we speak, so that a server that goes on without lifespan
    (`auto`) still lets us deliver at its end; one that insists on it (`uvicorn --lifespan on`) hears the app itself.
+3. An app that is wrapped twice (`infertap run` around one with the middleware in it) has one pipeline: the inner one
+   uses what the outer one has started for the same settings.
 """
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 from infertap.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from infertap.build import prepare, start
 from infertap.config import Config
 from infertap.errors import ConfigError
 from infertap.pipeline import Idle, Pipeline
+
+_STARTED_KEY = "infertap.started"
+
+
+class _Started(NamedTuple):
+    """What an outer middleware tells those within it."""
+
+    settings: Config
+    pipeline: Pipeline
 
 
 class Lifespan:
@@ -29,6 +41,7 @@ class Lifespan:
         self._config = config
         self._adopt = adopt
         self._recorder: Pipeline | Idle | None = None
+        self._owned = True
         self._app_asked = False
         self._app_answered = False
         self._app_ended = False
@@ -39,10 +52,17 @@ class Lifespan:
         startup: Message | None = await receive()
         try:
             # Files are made and modules imported here, at start-up and off the event loop, never in a request.
-            self._recorder = await asyncio.to_thread(_prepare_and_start, self._config)
+            outer = scope.get(_STARTED_KEY)
+            started = await asyncio.to_thread(_prepare_and_start, self._config, outer)
         except ConfigError as error:
             await send({"type": "lifespan.startup.failed", "message": f"infertap cannot start:\n{error}"})
             return
+        if isinstance(started, _Started):
+            self._owned = started is not outer
+            scope[_STARTED_KEY] = started
+            self._recorder = started.pipeline
+        else:
+            self._recorder = started
         self._adopt(self._recorder)
 
         async def receive_for_app() -> Message:
@@ -95,13 +115,14 @@ class Lifespan:
         await send({"type": "lifespan.shutdown.complete"})
 
     def _app_started(self) -> None:
-        if isinstance(self._recorder, Pipeline):
+        if self._owned and isinstance(self._recorder, Pipeline):
             self._recorder.joining.app_started()
 
     async def _stop(self) -> None:
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
-            await asyncio.to_thread(recorder.stop)
+            if self._owned:
+                await asyncio.to_thread(recorder.stop)
             self._adopt(None)
 
 
@@ -112,7 +133,14 @@ def _insists(send: Send) -> bool:
     return getattr(getattr(server, "config", None), "lifespan", None) == "on"
 
 
-def _prepare_and_start(config: Config | None) -> Pipeline | Idle:
-    recorder = start(prepare(config))
-    recorder.wait_ready()
-    return recorder
+def _prepare_and_start(config: Config | None, outer: _Started | None) -> _Started | Idle:
+    prepared = prepare(config)
+    if isinstance(prepared, Idle):
+        prepared.start()
+        return prepared
+    settings = config or Config()
+    if outer is not None and (outer.settings, outer.pipeline.choice) == (settings, prepared.choice):
+        return outer
+    started = start(prepared)
+    started.wait_ready()
+    return started if isinstance(started, Idle) else _Started(settings, started)

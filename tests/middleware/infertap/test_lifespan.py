@@ -266,3 +266,40 @@ def test_the_middleware_records_between_startup_and_shutdown(config: Config) -> 
     asyncio.run(main())
     assert isinstance(seen[0], Pipeline)
     assert seen[1] is None
+
+
+def test_an_app_that_is_wrapped_twice_has_one_pipeline(config: Config, capfd: pytest.CaptureFixture[str]) -> None:
+    """One line at start, whichever way the second wrapper came; the outer one ends it."""
+    seen: list[Pipeline | None] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        seen.extend((inner.pipeline, outer.pipeline))
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    inner = InferenceMiddleware(app, config=config)
+    outer = InferenceMiddleware(inner, config=config.model_copy())
+    assert _run(outer, config.model_copy()).types == ["startup.complete", "shutdown.complete"]
+    assert seen[0] is seen[1] is not None
+    assert (inner.pipeline, outer.pipeline, seen[0].alive) == (None, None, False)
+    assert capfd.readouterr().err.count("recording to") == 1
+
+
+def test_a_wrapper_with_settings_of_its_own_has_a_pipeline_of_its_own(config: Config, tmp_path: Path) -> None:
+    """Other tables, other pipeline; both end."""
+    seen: list[Pipeline | None] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        seen.extend((inner.pipeline, outer.pipeline))
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    inner = InferenceMiddleware(app, config=config.model_copy(update={"tables": str(tmp_path / "others")}))
+    outer = InferenceMiddleware(inner, config=config)
+    _run(outer, Config(destination="none"))
+    assert seen[0] is not seen[1]
+    assert not any(pipeline is None or pipeline.alive for pipeline in seen)
