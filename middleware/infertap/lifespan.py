@@ -8,6 +8,7 @@
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from infertap.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from infertap.build import prepare, start
 from infertap.config import Config
 from infertap.errors import ConfigError
+from infertap.events import say
 from infertap.pipeline import Idle, Pipeline
 
 _STARTED_KEY = "infertap.started"
@@ -137,10 +139,16 @@ def _prepare_and_start(config: Config | None, outer: _Started | None) -> _Starte
     prepared = prepare(config)
     if isinstance(prepared, Idle):
         prepared.start()
+        if outer is not None:
+            say(logging.WARNING, "an outer InferenceMiddleware records this app's requests all the same")
         return prepared
     settings = config or Config()
-    if outer is not None and (outer.settings, outer.pipeline.choice) == (settings, prepared.choice):
-        return outer
+    if outer is not None:
+        if (outer.settings, outer.pipeline.choice) == (settings, prepared.choice):
+            return outer
+        apart = outer.pipeline.choice.folder != prepared.choice.folder
+        what = "each writes its own copy of a request" if apart else "the outer one records, by its settings"
+        say(logging.WARNING, f"two InferenceMiddlewares with different settings are around this app: {what}")
     started = start(prepared)
     started.wait_ready()
     return started if isinstance(started, Idle) else _Started(settings, started)

@@ -12,8 +12,8 @@ from pathlib import PurePath
 from infertap.cgroup import WORKERS_VARIABLE
 from infertap.errors import ConfigError
 
-WRAPPER = "infertap_sidecar.run_wrapper:app"
-FACTORY = "infertap_sidecar.run_wrapper:factory"
+WRAPPER = "infertap_sidecar.run_app:app"
+FACTORY = "infertap_sidecar.run_factory:factory"
 
 SERVER_VARIABLE = "_INFERTAP_RUN_SERVER"
 APP_VARIABLE = "_INFERTAP_RUN_APP"

@@ -1,10 +1,11 @@
-"""What `infertap run` puts in place of the user's `module:app`: loads the original by its server's rules, and wraps it.
+"""How `infertap run` finds the user's `module:app` by its server's rules, and wraps it.
 
-The original's name is in the environment, so that forked and spawned workers find it, too. Nothing is imported here
-that the server would not import itself, except infertap.
+`run_app` and `run_factory` stand in its place. The original's name is in the environment, so that forked and spawned
+workers find it, too. Nothing is imported here that the server would not import itself, except infertap.
 """
 
 import inspect
+import logging
 import os
 from collections.abc import Callable
 from importlib import import_module
@@ -12,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from infertap import InferenceMiddleware
-from infertap_sidecar.launch import APP_VARIABLE, NAME_VARIABLE, PATH_VARIABLE, SERVER_VARIABLE
+from infertap.events import say
+from infertap_sidecar.launch import APP_VARIABLE, NAME_VARIABLE, PATH_VARIABLE
+
+_LAYERS_MAX = 32
+"""Middlewares around an app that are looked through."""
 
 
 def app_of_server(server: str) -> Any:
@@ -61,9 +66,23 @@ def _load_for_fastapi() -> Any:
     return import_from_string(data.import_string)
 
 
-def factory() -> InferenceMiddleware:
-    """For `uvicorn --factory`."""
-    return app
+def wrapped(app: Any) -> Any:
+    """The app in the middleware; as it is where it brings one: what is redacted and left out there counts."""
+    if _brings_middleware(app):
+        say(logging.INFO, "the app has an InferenceMiddleware of its own; infertap run adds none")
+        return app
+    return InferenceMiddleware(app)
 
 
-app = InferenceMiddleware(app_of_server(os.environ[SERVER_VARIABLE]))
+def _brings_middleware(app: Any) -> bool:
+    """Whether one is around the app, or among those that Starlette and FastAPI will put around it."""
+    for _ in range(_LAYERS_MAX):
+        if isinstance(app, InferenceMiddleware):
+            return True
+        listed = getattr(app, "user_middleware", ())
+        if any(getattr(entry, "cls", None) is InferenceMiddleware for entry in listed):
+            return True
+        app = getattr(app, "app", None)
+        if app is None:
+            return False
+    return False

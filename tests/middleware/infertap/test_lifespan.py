@@ -287,8 +287,17 @@ def test_an_app_that_is_wrapped_twice_has_one_pipeline(config: Config, capfd: py
     assert capfd.readouterr().err.count("recording to") == 1
 
 
-def test_a_wrapper_with_settings_of_its_own_has_a_pipeline_of_its_own(config: Config, tmp_path: Path) -> None:
-    """Other tables, other pipeline; both end."""
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ({"tables": "others"}, "each writes its own copy of a request"),
+        ({"redact_keys": ("iban",)}, "the outer one records, by its settings"),
+    ],
+)
+def test_a_wrapper_with_settings_of_its_own_has_a_pipeline_of_its_own(
+    config: Config, caplog: pytest.LogCaptureFixture, others: dict[str, Any], words: str
+) -> None:
+    """Both end, and whose settings count is said: nobody may believe that the inner one redacts the outer one's."""
     seen: list[Pipeline | None] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -298,8 +307,23 @@ def test_a_wrapper_with_settings_of_its_own_has_a_pipeline_of_its_own(config: Co
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
-    inner = InferenceMiddleware(app, config=config.model_copy(update={"tables": str(tmp_path / "others")}))
+    inner = InferenceMiddleware(app, config=config.model_copy(update=others))
     outer = InferenceMiddleware(inner, config=config)
     _run(outer, Config(destination="none"))
     assert seen[0] is not seen[1]
     assert not any(pipeline is None or pipeline.alive for pipeline in seen)
+    assert words in caplog.text
+
+
+def test_an_inner_wrapper_that_records_nothing_says_who_does(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    """`destination="none"` on the inner one does not silence the outer one."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    inner = InferenceMiddleware(app, config=Config(destination="none"))
+    _run(InferenceMiddleware(inner, config=config), Config(destination="none"))
+    assert "an outer InferenceMiddleware records this app's requests all the same" in caplog.text

@@ -24,6 +24,25 @@ app = Starlette(routes=[Route("/hello", hello)])
 
 def make():
     return app
+
+def breaks():
+    raise TypeError("nothing works today")
+"""
+
+OWN_MIDDLEWARE_APP = """
+from infertap import Config, InferenceMiddleware
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+async def echo(request):
+    return PlainTextResponse(await request.body())
+
+routes = [Route("/{place}", echo, methods=["POST"])]
+config = Config(redact_keys=("iban",), exclude_paths=("/private",))
+listed = Starlette(routes=routes)
+listed.add_middleware(InferenceMiddleware, config=config)
+around = InferenceMiddleware(Starlette(routes=routes), config=config)
 """
 
 FASTAPI_APP = """
@@ -95,6 +114,36 @@ def test_an_unmodified_app_is_recorded(tmp_path: Path, free_port: Callable[[], i
     assert sum(segment.read_bytes().count(b"/hello") > 0 for segment in segments) == 1
 
 
+@pytest.mark.parametrize("app", ["listed", "around"])
+def test_an_app_with_a_middleware_of_its_own_keeps_its_settings(
+    tmp_path: Path, free_port: Callable[[], int], app: str
+) -> None:
+    """What it redacts stays redacted and what it leaves out is left out; its requests are recorded once."""
+    (tmp_path / "app.py").write_text(OWN_MIDDLEWARE_APP)
+    port = free_port()
+    own = [sys.executable, "-m", "infertap_sidecar", "run", "--drainer", "external", "--drain-s", "0"]
+    process = subprocess.Popen(
+        [*own, "--", "uvicorn", f"app:{app}", "--port", str(port)],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("INFERTAP_", "OTEL_"))},
+        stderr=subprocess.PIPE,
+    )
+    try:
+        wait_for_answer(f"http://127.0.0.1:{port}/", process)
+        for place in ("public", "private"):
+            url = f"http://127.0.0.1:{port}/{place}"
+            assert httpx.post(url, json={"iban": "DE02"}).text == '{"iban":"DE02"}'
+        process.send_signal(signal.SIGTERM)
+        told = process.communicate(timeout=120)[1].decode()
+    finally:
+        process.kill()
+        process.wait()
+    spooled = b"".join(path.read_bytes() for path in tmp_path.rglob("*.seg"))
+    assert spooled.count(b"/public") > 0
+    assert (spooled.count(b"/private"), spooled.count(b"DE02")) == (0, 0)
+    assert "the app has an InferenceMiddleware of its own" in told
+
+
 def test_wrong_settings_start_no_server(tmp_path: Path) -> None:
     """Exit code 2 before the server is run."""
     command = [sys.executable, "-m", "infertap_sidecar", "run", "--content", "half", "--", "uvicorn", "app:app"]
@@ -117,6 +166,9 @@ def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
         ("uvicorn nowhere:app", 'Error loading ASGI app. Could not import module "nowhere".'),
         ("uvicorn app:missing", 'Attribute "missing" not found in module "app"'),
         ("uvicorn broken:app", "ModuleNotFoundError: No module named 'not_installed'"),
+        ("uvicorn --factory app:missing", 'Attribute "missing" not found in module "app"'),
+        ("uvicorn --factory app:breaks", "Error loading ASGI app factory: nothing works today"),
+        ("uvicorn --factory app:app", "Error loading ASGI app factory: "),
         ("fastapi run", "Could not find a default file to run"),
     ],
 )
@@ -124,7 +176,7 @@ def test_an_app_that_does_not_load_fails_in_the_servers_own_words(tmp_path: Path
     """As without infertap, and without a traceback where the server shows none."""
     if command == "fastapi run" and importlib.util.find_spec("fastapi_cli") is None:
         pytest.skip("fastapi-cli is not installed")
-    if command == "uvicorn app:missing":
+    if " app:" in command:
         (tmp_path / "app.py").write_text(APP)
     (tmp_path / "broken.py").write_text("import not_installed\n")
     line = [sys.executable, "-m", "infertap_sidecar", "run", "--", *command.split()]
