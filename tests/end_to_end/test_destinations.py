@@ -239,7 +239,7 @@ def test_one_failure_is_one_short_line(start: Start, free_port: Callable[[], int
     server = start(
         "uvicorn",
         "zoo:recorded",
-        env={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "INFERTAP_DRAIN_S": "5"},
+        env={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "INFERTAP_DRAIN_S": "8"},
     )
     httpx.post(f"{server.url}/echo", json={})
     wait_until(lambda: "nobody listens" in server.output)
@@ -247,4 +247,5 @@ def test_one_failure_is_one_short_line(start: Start, free_port: Callable[[], int
     lines = [line for line in server.output.splitlines() if "nobody listens" in line]
     assert len(lines) == 1, server.output
     assert f"OTLP http://127.0.0.1:{port}: gRPC UNAVAILABLE: Connection refused; nobody listens at" in lines[0]
+    assert server.output.count("cannot be delivered now; trying on until drain_s") == 1
     assert "1 request waits in the spool" in server.output

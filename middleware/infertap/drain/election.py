@@ -150,6 +150,7 @@ class DrainerElection:
                 clock=self._clock,
                 deadline_s=deadline_s,
                 on_terminal=self._on_terminal,
+                tell=self._tell,
             )
         except OSError as error:
             self._tell(f"cannot ask for delivery: {error.strerror}")
@@ -172,8 +173,12 @@ class DrainerElection:
     def who_delivers(self) -> str:
         """What becomes of that which is left in the spool, in words."""
         if not self._inert:
-            # A drainer of its own process outlives us, unless the container goes with its first process.
-            now = "for its drainer, which goes on, or " if not self._in_thread and self.drainer_lives() else ""
+            # A drainer of its own process outlives us by drain_s, unless the container goes with its first process.
+            now = (
+                "for its drainer, which tries a little longer, or "
+                if not self._in_thread and self.drainer_lives()
+                else ""
+            )
             return f"{now}for the next start, or for `infertap drain {self._folder.path}`"
         if self.drainer_lives():
             return f"for the drainer of {self._folder.path}"
@@ -282,10 +287,9 @@ class DrainerElection:
         slot = self._spool_id()
         newer = own.owner_born_ns > state.born_ns and not is_newer_version(state.version, than=own.version)
         if state.slot != slot and is_held(self._folder, state.slot):
-            self._tell(
-                f"{own.service_name or 'this process'} and {state.service_name or 'another process'} run with "
-                "different settings for the same destination; the newer one's are used for both"
-            )
+            names = {own.service_name, state.service_name} - {""}
+            who = " and ".join(sorted(names)) if len(names) == 2 else "this process and another one"
+            self._tell(f"{who} run with different settings for the same destination; the newer one's are used for both")
         if not newer or slot is None:
             return
         claim = RetireClaim.load(self._folder)

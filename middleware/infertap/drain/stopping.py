@@ -11,7 +11,7 @@ from infertap.spool.slot import Slot
 
 _TICK_S = 0.1
 _POLL_S = 0.005
-_TERMINAL_WAIT_S = 2.0
+_HOPE_S = 2.0
 _ABSENT_WAIT_S = 1.0
 """An external drainer that is just being replaced by the next one holds no lock for a moment."""
 
@@ -25,6 +25,7 @@ def deliver_and_wait(
     clock: Clock,
     deadline_s: float,
     on_terminal: bool,
+    tell: Callable[[str], None],
 ) -> str:
     """Asks for the delivery of everything sealed in `slot`, and waits until it is gone or the time is up.
 
@@ -33,6 +34,7 @@ def deliver_and_wait(
         somebody_drains: Whether there is anybody to wait for.
         deadline_s: Longest wait.
         on_terminal: A person waits: 2 s suffice once the drainer has said that it cannot deliver.
+        tell: Says, after the same 2 s, why a stop that nobody watches takes longer.
 
     Returns:
         The reason that the drainer gave for what is left; empty if it gave none.
@@ -45,11 +47,15 @@ def deliver_and_wait(
     slot.request_flush()
     folder.ring()
     started_s = next_tick_s = drained_s = clock.monotonic_s()
+    told = False
     while slot.pending_segments():
         now_s = clock.monotonic_s()
-        hopeless = on_terminal and now_s - started_s >= _TERMINAL_WAIT_S and failed.exists()
-        if now_s - started_s >= deadline_s or hopeless:
+        hopeless = not told and now_s - started_s >= _HOPE_S and failed.exists()
+        if now_s - started_s >= deadline_s or (hopeless and on_terminal):
             break
+        if hopeless:
+            told = True
+            tell(f"what is left cannot be delivered now; trying on until drain_s ({deadline_s:.0f} s) is over")
         if now_s >= next_tick_s:
             tick()
             next_tick_s = now_s + _TICK_S
