@@ -3,19 +3,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed_for_demo
 
 .PHONY: install demo test test-failed test-full check format bench chaos clean
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
-	@echo "Installing infertap and what its demo and tests need into $(VENV); this takes one to three minutes."
+# The demo needs a small part of what the tests need: nobody who only looks waits for the rest.
+$(DEMO_STAMP): GROUPS := demo
+$(STAMP): GROUPS := demo test check
+$(DEMO_STAMP) $(STAMP): pyproject.toml constraints.txt
+	@echo "Installing infertap and its groups $(GROUPS) into $(VENV); this takes one to three minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group demo --group test --group check
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . $(GROUPS:%=--group %)
 	touch $@
 
-demo: install
+demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO_STAMP))
 	$(BIN)/infertap demo
 
 test: install
