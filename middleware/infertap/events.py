@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from infertap.words import plural
 
@@ -36,6 +37,16 @@ class EventLog:
             say(logging.WARNING, warning)
         if conflict is not None:
             say(logging.WARNING, conflict)
+
+    def forgotten(self, folders: Iterable[Path]) -> None:
+        """Records wait for a destination of former times."""
+        if not (self.is_helper or self.is_throwaway):
+            for folder in folders:
+                deliver = f"`infertap drain {folder}` (with --redirect: to where records go now)"
+                say(
+                    logging.WARNING,
+                    f"records of an earlier run wait for another destination; deliver them by {deliver}",
+                )
 
     def warn(self, line: str) -> None:
         """A line at WARNING that its sender says once."""

@@ -19,6 +19,7 @@ from infertap.joining.joining import Joining, JoiningSettings
 from infertap.paths import PathFilter
 from infertap.processors.assemble import Assembler
 from infertap.record import LossCause, PendingSpan
+from infertap.spool.forgotten import forgotten_folders
 from infertap.spool.page import BACKGROUND_FAILURES, CAPTURE_FAILURES, FINISHED, SEEN
 from infertap.spool.writer import SpoolWriter
 from infertap.trace_context import TraceSettings
@@ -200,7 +201,9 @@ class Pipeline:
 
     def _run(self) -> None:
         # Said on this thread: a server without lifespan starts us on its event loop.
-        self._log.starting(self.choice.start_line(self.settings.content), self.choice.warnings, self.choice.conflict)
+        choice = self.choice
+        self._log.starting(choice.start_line(self.settings.content), choice.warnings, choice.conflict)
+        self._log.forgotten(forgotten_folders((choice.spool_dir, *choice.other_spool_dirs), own=choice.folder))
         self.worker.run()
 
     def hold(self, let_go: "Callable[[Pipeline], None]") -> bool:

@@ -233,6 +233,23 @@ def test_what_was_spooled_for_a_wrong_endpoint_is_sent_to_the_right_one(
     assert len(found) == len(set(found)) == 20
 
 
+def test_what_waits_for_a_former_destination_is_said_at_start(
+    start: Start, free_port: Callable[[], int], tmp_path: Path
+) -> None:
+    """The variable is gone, its records are not: a start without it names their folder."""
+    dead = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "INFERTAP_DRAINER": "external"}
+    server = start("uvicorn", "zoo:recorded", env=dead)
+    httpx.post(f"{server.url}/echo", json={})
+    server.stop()
+    assert "records of an earlier run" not in server.output
+    (folder,) = (tmp_path / ".infertap_spool").glob("otlp-*")
+    server = start("uvicorn", "zoo:recorded")
+    server.stop()
+    assert f"records of an earlier run wait for another destination; deliver them by `infertap drain {folder}`" in (
+        server.output
+    )
+
+
 def test_one_failure_is_one_short_line(start: Start, free_port: Callable[[], int]) -> None:
     """Nobody listens: said once, by the probe or by the delivery, and neither again nor at the stop."""
     port = free_port()

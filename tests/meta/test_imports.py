@@ -62,7 +62,7 @@ MAY_IMPORT = {
     "pipeline": REQUEST_PATH | {"choice", "events", "handover", "inbox", "joining", "spool", "worker"},
     "metrics": LEAVES | {"asgi_types", "choice", "spool"},
     "sharing": {"build", "choice", "config", "pipeline"},
-    "lifespan": {"asgi_types", "build", "config", "errors", "pipeline"},
+    "lifespan": {"asgi_types", "build", "config", "errors", "events", "pipeline"},
     "outer": {"pipeline", "record", "trace", "trace_context"},
     "asgi_types": set(),
     "tap": REQUEST_PATH | {"asgi_types", "pipeline"},
