@@ -1,6 +1,7 @@
 """One request's `receive` and `send`: what passes is shown to the capture, and always passed on."""
 
 import time
+from asyncio import CancelledError
 from collections.abc import Awaitable
 
 from infertap.asgi_types import Message, Receive, Scope, Send
@@ -12,6 +13,8 @@ from infertap.texts import text_of
 OUTCOME_KEY = "infertap.outcome"
 """Where an app (the proxy) says how the exchange ended: (end_reason, error_type, error_message)."""
 
+_CANCELLED = "cancelled: by the server at a forced stop, or by a time limit around the app"
+"""Servers and time limits give no reason of their own, and it looks like a failure of the app."""
 _now_ns = time.perf_counter_ns
 
 
@@ -83,7 +86,8 @@ class Tap(Capture):
             elif _means_disconnect(error, self):
                 self.end_reason = EndReason.CLIENT_DISCONNECT.value
             else:
-                self.failed(type(error).__qualname__, text_of(error)[:RAW_ERROR_CHARACTERS_MAX])
+                text = text_of(error) or (_CANCELLED if isinstance(error, CancelledError) else "")
+                self.failed(type(error).__qualname__, text[:RAW_ERROR_CHARACTERS_MAX])
         except Exception as ours:
             self.pipeline.capture_failed(ours)
         self._submit()
