@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infertap.choice import Choice
@@ -22,6 +22,8 @@ class Check:
     what: str
     passed: bool
     words: str
+    destination: str = ""
+    """Name of the destination that was tried; empty for the spool."""
 
 
 def run_checks(choice: Choice) -> Iterable[Check]:
@@ -30,9 +32,9 @@ def run_checks(choice: Choice) -> Iterable[Check]:
         return
     yield _check_folders(f"spool {short(choice.folder)}", [choice.folder], "requests pass unrecorded")
     if choice.targets.table is not None:
-        yield _check_table(choice.targets.table)
+        yield replace(_check_table(choice.targets.table), destination="table")
     if choice.targets.otlp is not None:
-        yield _check_otlp(choice.targets.otlp)
+        yield replace(_check_otlp(choice.targets.otlp), destination="otlp")
 
 
 def _check_table(target: TableTarget) -> Check:

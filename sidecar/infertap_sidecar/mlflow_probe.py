@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from infertap.masking import masked_line
 from infertap.otel_env import OtelEnvironment
@@ -46,18 +47,27 @@ _UNKNOWN = (
 )
 
 
-def mlflow_line(environ: Mapping[str, str]) -> str:
-    """What is to be said about MLflow's spans, found out as a recording app finds it out; empty where nothing is."""
+class MlflowLine(NamedTuple):
+    """What is to be said about MLflow's spans."""
+
+    text: str = ""
+    """Empty where nothing is."""
+    passes_by: bool = False
+    """Whether they go past infertap, or may."""
+
+
+def mlflow_line(environ: Mapping[str, str]) -> MlflowLine:
+    """Found out as a recording app finds it out."""
     otel = OtelEnvironment.read(environ)
     off = otel.exporter_off_variable is not None or otel.mlflow_exporter_off
     if otel.endpoint_variable is None or off or find_spec("mlflow") is None:
-        return ""
+        return MlflowLine()
     answer, reason = _ask(environ)
     if answer is None:
-        return _UNKNOWN.format(reason)
+        return MlflowLine(_UNKNOWN.format(reason), passes_by=True)
     if isinstance(answer, str):
-        return _CANNOT.format(masked_line(answer, chars_max=_REASON_CHARS_MAX))
-    return _EXPORTS if answer else ""
+        return MlflowLine(_CANNOT.format(masked_line(answer, chars_max=_REASON_CHARS_MAX)))
+    return MlflowLine(_EXPORTS, passes_by=True) if answer else MlflowLine()
 
 
 def _ask(environ: Mapping[str, str]) -> tuple[bool | str | None, str]:

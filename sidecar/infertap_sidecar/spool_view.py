@@ -24,12 +24,20 @@ class Finding(NamedTuple):
     """Whether it is a problem of the settings at hand."""
 
 
-def findings(folder: FolderReport, now_ns: int) -> Iterator[Finding]:
-    """Everything but the folder's first line."""
+def findings(folder: FolderReport, now_ns: int, failing: Mapping[str, str]) -> Iterator[Finding]:
+    """Everything but the folder's first line.
+
+    Args:
+        failing: By name, the destinations of the settings at hand that do not work now, with the words that said so.
+    """
     waits = folder.waiting.segments > 0
     for name, status in folder.drainer.destinations.items():
         if status.last_error and (waits or folder.drained):
-            yield Finding(_failure(name, status, folder, now_ns), failed=folder.current)
+            known = failing.get(name) if folder.current else None
+            said = known is not None and known in status.last_error
+            reason = "see above" if said else status.last_error
+            text = _failure(name, status, reason, folder, now_ns)
+            yield Finding(text, warns=not said, failed=folder.current and known is None)
     if folder.parked:
         yield Finding(f"{plural(folder.parked, 'record')} in its folder `parked`: no destination takes them")
     yield from map(Finding, _losses(folder.counters))
@@ -50,12 +58,12 @@ def findings(folder: FolderReport, now_ns: int) -> Iterator[Finding]:
         yield Finding(f"no drainer is at work, so nobody delivers these now; {who}")
 
 
-def _failure(name: str, status: DestinationStatus, folder: FolderReport, now_ns: int) -> str:
+def _failure(name: str, status: DestinationStatus, reason: str, folder: FolderReport, now_ns: int) -> str:
     if not folder.drained:
-        return f"{name} failed at the last try, {age_text(now_ns - status.last_error_ns)} ago: {status.last_error}"
+        return f"{name} failed at the last try, {age_text(now_ns - status.last_error_ns)} ago: {reason}"
     due_s = (status.retry_at_ns - now_ns) / 1e9
     when = f"next try in {due_s:.0f} s" if due_s >= 1 else "the next try is due"
-    return f"{name} fails ({when}): {status.last_error}"
+    return f"{name} fails ({when}): {reason}"
 
 
 def _losses(counters: Mapping[str, int]) -> Iterator[str]:

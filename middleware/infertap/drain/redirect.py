@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from infertap.spool.cursors import Cursors
-from infertap.spool.folder import OPEN, SEALED, SpoolFolder, list_segments, segment_no_of
+from infertap.spool.folder import SpoolFolder
 from infertap.spool.waiting import Waiting
 
 
@@ -35,13 +35,7 @@ def given_up(folder: SpoolFolder, *, before: Collection[str], now: Collection[st
     if set(now) - set(before):
         return left  # the new kind takes over from the old one
     for name in sorted(set(before) - set(now)):
-        waiting = Waiting.of(
-            path
-            for spool_id in folder.slot_ids()
-            for suffix in (SEALED, OPEN)
-            for path in list_segments(folder.slot_dir(spool_id), suffix)
-            if segment_no_of(path) > Cursors.load(folder, spool_id).segment_no(name)
-        )
+        waiting = Waiting.for_destination(folder, name)
         if waiting.segments:
             left[name] = waiting
     return left

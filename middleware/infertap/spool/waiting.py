@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from infertap.spool.cursors import Cursors
+from infertap.spool.folder import OPEN, SEALED, SpoolFolder, list_segments, segment_no_of
 from infertap.spool.frames import OVERHEAD_BYTES, Kind, UnsupportedFormat, scan, unpack
 from infertap.words import plural
 
@@ -39,6 +41,18 @@ class Waiting(NamedTuple):
                 requests += counts[0]
                 spans += counts[1]
         return cls(segments, requests, spans, uncounted)
+
+    @classmethod
+    def for_destination(cls, folder: SpoolFolder, name: str) -> Self:
+        """Counts what the destination of that name has not passed in a folder, open segments included."""
+        return cls.of(
+            path
+            for spool_id in folder.slot_ids()
+            for passed in (Cursors.load(folder, spool_id).segment_no(name),)
+            for suffix in (SEALED, OPEN)
+            for path in list_segments(folder.slot_dir(spool_id), suffix)
+            if segment_no_of(path) > passed
+        )
 
     @property
     def words(self) -> str:

@@ -42,11 +42,20 @@ class StatementError(QueryError, UsageError):
     """The gate refuses the statement or the id, before any table is opened."""
 
 
+class NoTableError(QueryError):
+    """The statement asks a table that does not exist yet."""
+
+    def __init__(self, name: str, place: str) -> None:
+        super().__init__(f"there is no table `{name}` yet: nothing was recorded in {place}")
+        self.name = name
+
+
 def query(target: TableTarget, sql: str) -> Table:
     """The result of one reading statement over `inference`, `spans` and `ledger`.
 
     Raises:
-        QueryError: the gate refuses the statement, or the engine does, or a table in it does not exist (yet).
+        QueryError: the gate refuses the statement, or the engine does.
+        NoTableError: a table in it does not exist yet.
         RetryableError: the tables cannot be read now.
     """
     check(sql)
@@ -123,7 +132,7 @@ def _execute(sql: str, tables: Mapping[str, DeltaTable], target: TableTarget) ->
         text = str(error)
     known = next((table for table in TABLES if table.name == missing_table(text)), None)
     if known is not None:
-        raise QueryError(f"there is no table `{known.name}` yet: nothing was recorded in {table_uri(target, known)}")
+        raise NoTableError(known.name, table_uri(target, known))
     raise QueryError(plain(text, tables=[table.name for table in TABLES]))
 
 

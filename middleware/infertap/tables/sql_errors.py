@@ -4,6 +4,8 @@ import difflib
 import re
 from collections.abc import Sequence
 
+from infertap.tables.sql_hints import hint
+
 _TABLE = re.compile(r"table 'datafusion\.([^']+)' not found")
 _FIELD = re.compile(r"No field named (\S+)\.(?:\s|$)")
 _VALID = re.compile(r"Valid fields are (.*?)\.?$", re.DOTALL | re.MULTILINE)
@@ -12,7 +14,8 @@ _SYNTAX = re.compile(r'ParserError\("(.*?)(?: at Line: (\d+), Column: (\d+))?"\)
 _TYPES = re.compile(r"No function matches the given name and argument types '([^']+)'")
 _GROUP = re.compile(r'column "([^"]+)" must appear in the GROUP BY clause')
 _LAYERS = re.compile(
-    r"^(?:(?:Error during planning|\w+ error|Context|External|Internal): ?|Optimizer rule '\w+' failed\s+caused by\s+)"
+    r"^(?:(?:Error during planning|\w+ error|Context|External|Internal): ?"
+    r"|(?:Optimizer rule '\w+' failed|\w+)\s+caused by\s+)"
 )
 _NOISE = re.compile(r"\s*(?:This issue was likely caused by a bug|Backtrace|Candidate functions).*", re.DOTALL)
 _CHARACTERS_MAX = 400
@@ -33,6 +36,8 @@ def plain(message: str, *, tables: Sequence[str]) -> str:
     unknown = missing_table(message)
     if unknown is not None:
         return f"there is no table `{unknown}`{_hint(unknown, tables) or f'; the tables are {_listed(tables)}'}"
+    if (instead := hint(message)) is not None:
+        return instead
     if (field := _FIELD.search(message)) is not None:
         return _no_column(field[1].replace('"', ""), message)
     if (function := _FUNCTION.search(message)) is not None:

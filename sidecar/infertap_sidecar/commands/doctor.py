@@ -15,7 +15,6 @@ from infertap.otel_env import OtelEnvironment
 from infertap.otel_names import misspelt
 from infertap.platforms import PLATFORMS
 from infertap.targets import OtlpLimits
-from infertap.words import plural
 from infertap_sidecar.checks import run_checks
 from infertap_sidecar.flags import add_config_file, add_settings, make_parser, read_settings, shown
 from infertap_sidecar.interrupts import ctrl_c_ends_the_process
@@ -26,6 +25,7 @@ from infertap_sidecar.places import size_text, without_secrets
 from infertap_sidecar.settings import SidecarConfig
 from infertap_sidecar.spool_survey import FolderReport, known_spools, survey
 from infertap_sidecar.spool_view import findings
+from infertap_sidecar.verdict import Verdict
 
 _DESCRIPTION = """\
 Says which destination is used and why, where each setting comes from, whether the destination
@@ -60,31 +60,27 @@ def main(argv: Sequence[str]) -> int:
     refuse_own_endpoint(choice, config.receiver_addresses)
 
     out = line_console()
-    _print_choice(choice, config, out)
+    verdict = Verdict(out)
+    _print_choice(choice, config, verdict)
     for line in own_endpoints:
-        _note(out, line)
+        verdict.line(line)
     with ctrl_c_ends_the_process():
-        if about_mlflow := mlflow_line(environ):
-            _note(out, about_mlflow)
-        failed = _print_checks(choice, out)
-    failed += _print_spool(survey(known_spools(config, choice), choice), out)
+        _print_mlflow(environ, verdict)
+        failing = _print_checks(choice, verdict)
+    _print_spool(survey(known_spools(config, choice), choice), failing, verdict)
     _print_settings(config, show_all, out)
-    _print_verdict(failed, out)
-    return 1 if failed else 0
+    verdict.end()
+    return 1 if verdict.problems else 0
 
 
-def _note(out: Console, text: str) -> None:
-    print_line(out, text, mark="! ", style="yellow")
-
-
-def _print_choice(choice: Choice, config: SidecarConfig, out: Console) -> None:
-    print_line(out, choice.start_line(config.content), style="bold")
+def _print_choice(choice: Choice, config: SidecarConfig, verdict: Verdict) -> None:
+    verdict.line(choice.start_line(config.content), style="bold")
     for warning in (choice.conflict, *choice.warnings):
         if warning:
-            _note(out, warning)
+            verdict.note(warning)
     if choice.targets.otlp is not None and (limits := _limits(choice.targets.otlp.limits)):
         platform = choice.targets.otlp.platform
-        print_line(out, f"limits of {platform}: {limits}; what does not fit goes by reference, or is withheld")
+        verdict.line(f"limits of {platform}: {limits}; what does not fit goes by reference, or is withheld")
 
 
 def _limits(limits: OtlpLimits) -> str:
@@ -100,36 +96,40 @@ def _limits(limits: OtlpLimits) -> str:
     return ", ".join(shown_limits)
 
 
-def _print_checks(choice: Choice, out: Console) -> int:
-    """How many failed."""
-    failed = 0
+def _print_mlflow(environ: Mapping[str, str], verdict: Verdict) -> None:
+    about_mlflow = mlflow_line(environ)
+    if about_mlflow.passes_by:
+        verdict.note(about_mlflow.text)
+    elif about_mlflow.text:
+        verdict.line(about_mlflow.text)
+
+
+def _print_checks(choice: Choice, verdict: Verdict) -> dict[str, str]:
+    """By destination, the words of its check where that failed."""
+    failing = {}
     for check in run_checks(choice):
-        failed += not check.passed
-        mark, style = ("✓ ", "green") if check.passed else ("✗ ", "red")
-        print_line(out, Text(f"{check.what}: {check.words}"), mark=mark, style=style)
-    return failed
+        text = Text(f"{check.what}: {check.words}")
+        if check.passed:
+            verdict.good(text)
+        else:
+            verdict.problem(text)
+            failing[check.destination] = check.words
+    return failing
 
 
-def _print_spool(folders: Sequence[FolderReport], out: Console) -> int:
-    """How many problems of the settings at hand stand in the spool."""
-    failed = 0
+def _print_spool(folders: Sequence[FolderReport], failing: Mapping[str, str], verdict: Verdict) -> None:
     for folder in folders:
         waits = f"{folder.waiting.sentence}, {size_text(folder.size_bytes)}"
         state = "in use" if folder.owners else "current" if folder.current else "not in use"
         line = Text("spool folder ") + Text(folder.path.name, "bold") + f" for {folder.destination}: {state}, "
-        print_line(out, line + (waits if folder.waiting.segments else "nothing waits"))
-        for found in findings(folder, time.time_ns()):
-            failed += found.failed
-            mark, style = ("  ✗ ", "red") if found.failed else ("  ! ", "yellow") if found.warns else ("  ", "")
-            print_line(out, found.text, mark=mark, style=style)
-    return failed
-
-
-def _print_verdict(failed: int, out: Console) -> None:
-    if failed:
-        print_line(out, f"{plural(failed, 'problem')} found (✗)", style="bold red")
-    else:
-        print_line(out, "no problem found", style="bold green")
+        verdict.line(line + (waits if folder.waiting.segments else "nothing waits"))
+        for found in findings(folder, time.time_ns(), failing):
+            if found.failed:
+                verdict.problem(found.text, indent="  ")
+            elif found.warns:
+                verdict.note(found.text, indent="  ")
+            else:
+                verdict.line(found.text, indent="  ")
 
 
 def _print_settings(config: SidecarConfig, show_all: bool, out: Console) -> None:

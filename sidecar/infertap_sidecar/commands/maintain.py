@@ -8,7 +8,7 @@ from infertap.words import plural
 from infertap_sidecar.flags import make_parser
 from infertap_sidecar.interrupts import ctrl_c_ends_the_process
 from infertap_sidecar.places import short, size_text
-from infertap_sidecar.target import add_table_settings, table_target
+from infertap_sidecar.target import add_table_settings, read_asked
 
 if TYPE_CHECKING:
     from infertap.tables.maintenance import TableReport
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     parser = make_parser("maintain", _DESCRIPTION)
     parser.add_argument("--force", action="store_true", help="also where it was done within this hour")
     add_table_settings(parser)
-    target = table_target(parser, argv, own=("force",))
+    target = read_asked(parser, argv, own=("force",)).tables
     arguments = parser.parse_args(argv)
 
     from infertap.tables.maintenance import maintain

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from infertap_sidecar.flags import make_parser
 from infertap_sidecar.interrupts import ctrl_c_ends_the_process
-from infertap_sidecar.target import add_table_settings, table_target
+from infertap_sidecar.target import add_table_settings, read_asked
 
 _DESCRIPTION = """\
 Asks the tables inference, spans and ledger. One reading statement: SELECT, WITH or EXPLAIN.
@@ -26,15 +26,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("sql", metavar="SQL", help="the statement; - reads it from standard input")
     parser.add_argument("--format", choices=FORMATS, default=None, help="default: table on a terminal, else jsonl")
     add_table_settings(parser)
-    target = table_target(parser, argv, own=("sql", "format"), stray="put the statement in quotes")
+    asked = read_asked(parser, argv, own=("sql", "format"), stray="put the statement in quotes")
     arguments = parser.parse_args(argv)
 
     from infertap.tables.query import query
     from infertap_sidecar import output
+    from infertap_sidecar.undelivered import read_tables, say
 
     sql = sys.stdin.read() if arguments.sql == "-" else arguments.sql
     with ctrl_c_ends_the_process():
-        result = query(target, sql)
+        result, undelivered = read_tables(asked, lambda tables: query(tables, sql))
+    say("query", undelivered)
     kind = arguments.format or ("table" if sys.stdout.isatty() else "jsonl")
     writers = {
         "table": output.write_table,

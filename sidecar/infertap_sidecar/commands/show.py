@@ -8,7 +8,7 @@ from infertap.errors import InfertapError
 from infertap_sidecar.flags import make_parser
 from infertap_sidecar.interrupts import ctrl_c_ends_the_process
 from infertap_sidecar.places import short
-from infertap_sidecar.target import add_table_settings, table_target
+from infertap_sidecar.target import add_table_settings, read_asked
 from infertap_sidecar.terminal import console, harmless_json
 from infertap_sidecar.width import WIDTH_MAX
 
@@ -31,21 +31,18 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="row and spans as one JSON object, with nothing left out")
     parser.add_argument("--raw", action="store_true", help="an event stream as it was sent, not put together")
     add_table_settings(parser)
-    target = table_target(parser, argv, own=("request_id", "json", "raw"))
+    asked = read_asked(parser, argv, own=("request_id", "json", "raw"))
     arguments = parser.parse_args(argv)
 
     from infertap.tables.lookup import lookup
+    from infertap_sidecar.undelivered import read_tables, say
 
     with ctrl_c_ends_the_process():
-        found = lookup(target, arguments.request_id)
+        found, undelivered = read_tables(asked, lambda tables: lookup(tables, arguments.request_id))
     if found.inference is None and not found.spans:
-        place = short(target.uri)
-        if arguments.request_id is None:
-            raise InfertapError(f"there is no request in {place} yet")
-        raise InfertapError(
-            f"there is no request {arguments.request_id} in {place} (a new one appears with the next commit); "
-            f'the newest ones: infertap query "{_NEWEST}"'
-        )
+        raise InfertapError(_nothing_found(arguments.request_id, short(asked.tables.uri), undelivered))
+    if arguments.request_id is None:
+        say("show", [f"there may be newer ones: {sentence}" for sentence in undelivered])
     if arguments.json:
         _print_json(found._asdict())
     else:
@@ -53,6 +50,13 @@ def main(argv: Sequence[str]) -> int:
 
         print_request(found.inference, found.spans, console(sys.stdout, width_max=WIDTH_MAX), raw=arguments.raw)
     return 0
+
+
+def _nothing_found(request_id: str | None, place: str, undelivered: Sequence[str]) -> str:
+    if request_id is None:
+        return "; ".join([f"there is no request in {place} yet", *undelivered])
+    waits = "; ".join(undelivered) or "a new one appears with the next commit"
+    return f'there is no request {request_id} in {place} ({waits}); the newest ones: infertap query "{_NEWEST}"'
 
 
 def _print_json(found: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from infertap.tables.delta import DeltaWriter
 from infertap.tables.query import QueryError, check, query, rows
+from infertap.tables.schema import SPANS, TableSchema
 from infertap.targets import TableTarget
 
 
@@ -135,3 +136,91 @@ def test_values_that_python_cannot_hold_are_text_or_an_error(target: TableTarget
     assert rows(query(target, sql)) == [{"at": "2023-11-14T22:13:20.123456789+00:00"}]
     with pytest.raises(QueryError, match="`i` is an interval"):
         rows(query(target, "SELECT interval '1 day' AS i"))
+
+
+JSON_WORDS = 'regexp_match(attributes, \'"http.route":"([^"]*)"\')[1]'
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ("request_time > '2026-11-28 20:56'", "a time has seconds: write '2026-11-28 20:56:00' for '2026-11-28 20:56'"),
+        ("request_time > TIMESTAMP '2026-11-28 20:58'", "write '2026-11-28 20:58:00'"),
+        ("request_time > '2026-11-28T20:58Z'", "write '2026-11-28T20:58:00Z'"),
+        ("request_time > '2026-11-28 20:58+01:00'", "write '2026-11-28 20:58:00+01:00'"),
+        ("request_time > '2026-11-28 20'", "write '2026-11-28 20:00:00'"),
+        (
+            "request_time > 'yesterday'",
+            "'yesterday' is no time: write it as '2026-01-31 14:03:00', or now() - INTERVAL",
+        ),
+        ("request_time > 1700000000", "a time is compared with a time only: write '2026-01-31 14:03:00'"),
+        ("request_time > now() - '5 minutes'", "a duration is written INTERVAL '5 minutes'"),
+        ("request_time LIKE '2026-11-28 20:58%'", "this is a time: compare it with a range of times"),
+        ("request_date LIKE '2026-11%'", "this is a date: compare it with dates"),
+        ("status_code LIKE '5%'", "CAST(... AS VARCHAR) LIKE"),
+        ("request_date = '28.11.2026'", "'28.11.2026' is no date: write it as '2026-11-28'"),
+        ("request_date = DATE 'today'", "'today' is no date: write it as '2026-01-31'"),
+        ("is_stream > 17", "these types cannot be compared: Boolean > Int64; a CAST may help"),
+    ],
+)
+def test_what_the_engine_cannot_compare_comes_with_what_to_write(
+    target: TableTarget, condition: str, words: str
+) -> None:
+    """Times, dates and LIKE, as people write them at first."""
+    with pytest.raises(QueryError) as raised:
+        query(target, f"SELECT path FROM inference WHERE {condition}")
+    assert words in str(raised.value)
+    assert "caused by" not in str(raised.value)
+
+
+@pytest.fixture
+def spans(open_writer: Callable[[TableSchema], DeltaWriter]) -> None:
+    """An empty table of spans."""
+    open_writer(SPANS).commit(open_writer(SPANS).encoder.encode([]), {"a1": 1})
+
+
+@pytest.mark.usefixtures("recorded", "spans")
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("SELECT events[1].name FROM spans", "write ['name'] for .name behind a bracket"),
+        ("SELECT request_id FROM inference i JOIN spans s ON i.request_id = s.request_id", "name the table before it"),
+        ("SELECT attributes->>'http.route' FROM spans", JSON_WORDS),
+        ("SELECT attributes->'http.route' FROM spans", JSON_WORDS),
+        ("SELECT attributes['http.route'] FROM spans", JSON_WORDS),
+        ("SELECT json_extract_string(attributes, '.a') FROM spans", JSON_WORDS),
+        ("SELECT get_json_object(attributes, 'a') FROM spans", JSON_WORDS),
+    ],
+)
+def test_what_lies_inside_a_value_comes_with_the_way_to_it(target: TableTarget, sql: str, words: str) -> None:
+    """Elements of lists, columns of two tables, and JSON, for which the engine has no functions."""
+    with pytest.raises(QueryError) as raised:
+        query(target, sql)
+    assert words in str(raised.value)
+    assert "did you mean" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("recorded", "spans")
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"SELECT {JSON_WORDS} FROM spans",
+        "SELECT events[1]['name'] FROM spans",
+        "SELECT path FROM inference WHERE request_time >= '2026-01-31 14:03:00' AND request_time < now()",
+        "SELECT path FROM inference WHERE request_time > '2026-11-28T20:58:00Z'",
+        "SELECT path FROM inference WHERE request_time > '2026-11-28 20:58:00+01:00'",
+        "SELECT path FROM inference WHERE request_time > now() - INTERVAL '1 day' OR request_date = '2026-01-31'",
+        "SELECT path FROM inference WHERE request_time > to_timestamp_seconds(1700000000)",
+    ],
+)
+def test_what_is_written_instead_is_understood(target: TableTarget, sql: str) -> None:
+    """Each form that an error recommends."""
+    query(target, sql)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_the_recommended_pattern_finds_a_value_in_json(target: TableTarget) -> None:
+    """As the tables write it."""
+    sql = f"""SELECT {JSON_WORDS} AS route FROM (SELECT '{{"a":1,"http.route":"/v1/x"}}' AS attributes)"""
+    assert rows(query(target, sql)) == [{"route": "/v1/x"}]

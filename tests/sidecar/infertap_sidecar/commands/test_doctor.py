@@ -21,7 +21,7 @@ def test_defaults_are_explained_and_nothing_is_made(infertap: Any, tmp_path: Pat
     assert result.returncode == 0
     assert "recording to ./inference_tables because nothing else is set" in result.stdout
     assert result.stdout.count("✓") == 2
-    assert "no problem found" in result.stdout
+    assert result.stdout.endswith("\nno problem found\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -269,6 +269,35 @@ def test_a_forgotten_folders_failure_is_told_as_past(infertap: Any, tmp_path: Pa
     place = f"./inference_tables/.spool/{spool_of(tmp_path).path.name}"
     assert f"infertap drain {place} sends them to ./inference_tables, with --redirect to where" in result.stdout
     assert result.returncode == 0
+
+
+def test_the_verdict_counts_what_is_no_problem_and_yet_to_be_looked_at(infertap: Any, tmp_path: Path) -> None:
+    """A slip in a variable, a forgotten folder and its losses do not fail, and are not passed over either."""
+    infertap.record()
+    folder = spool_of(tmp_path)
+    folder.totals.write_text('{"counters": {"seen": 9, "lost/crash_in_flight": 2}}')
+    result = infertap("doctor", "--tables", "new", INFERTAP_SPOOL_DIR="inference_tables/.spool", INFERTAP_TABLE="x")
+    assert result.stdout.count("! ") == 3
+    assert result.stdout.endswith("\nno problem found, but 3 things to look at (!)\n")
+    assert result.returncode == 0
+
+
+def test_one_dead_endpoint_is_one_problem_said_once(infertap: Any, free_port: Callable[[], int]) -> None:
+    """The check has just said what the last delivery failed of; only another reason is worth a second line."""
+    port = free_port()
+    environ = {
+        "INFERTAP_DESTINATION": "otlp",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    }
+    infertap.record(**environ)
+    assert infertap("drain", **environ).returncode == 1
+    result = infertap("doctor", **environ)
+    assert result.stdout.count("nobody listens at") == 1
+    assert "\n  otlp failed at the last try, " in result.stdout
+    assert " ago: see above\n" in result.stdout
+    assert "\n1 problem found (✗), and 1 thing to look at (!)\n" in result.stdout
+    assert result.returncode == 1
 
 
 def test_losses_are_shown_where_a_table_is_the_ledger(infertap: Any, tmp_path: Path) -> None:
