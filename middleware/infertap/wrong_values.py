@@ -6,6 +6,8 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
+from infertap.words import exact_size
+
 SIZE_WORDS = "expected a size such as 64MiB, or a number of bytes"
 
 _SHOWN_CHARS_MAX = 20
@@ -31,7 +33,8 @@ def describe(name: str, field: FieldInfo, details: Mapping[str, Any]) -> str:
         return f"{given}none of {', '.join(choices_of(field))}{_nearest(details['input'], field)}"
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
-        return f"{given}out of range; expected {words} {context[key]:g}"
+        bound = exact_size(context[key]) if _is_size(name) else f"{context[key]:g}"
+        return f"{given}out of range; expected {words} {bound}"
     return f"{given}{_expected(name, kind)}"
 
 
@@ -47,8 +50,12 @@ def shown(value: object) -> str:
     return text if isinstance(value, str | int | float) and len(text) <= _SHOWN_CHARS_MAX else "it"
 
 
+def _is_size(name: str) -> bool:
+    return name.endswith("_bytes_max")
+
+
 def _expected(name: str, kind: str) -> str:
-    if name.endswith("_bytes_max"):
+    if _is_size(name):
         return f"no size; {SIZE_WORDS}"
     if kind.startswith(("int", "float", "finite_number")):
         unit = _UNITS.get(name.rsplit("_", 1)[-1])

@@ -63,7 +63,7 @@ class SidecarConfig(Config):
     otlp_grpc: AddressText | None = Field(
         None, description="Where OTLP over gRPC is taken; collect alone: 127.0.0.1:4317."
     )
-    otlp_bytes_max: Size = Field(20 << 20, description="Largest OTLP request that is taken, compressed or not.")
+    otlp_bytes_max: Size = Field(20 << 20, ge=512, description="Largest OTLP request that is taken, compressed or not.")
     workers: Annotated[int, BeforeValidator(_one)] = Field(
         1, description="Proxy processes; more than 1 is not built yet."
     )
