@@ -203,10 +203,13 @@ class Config(BaseModel):
     requester_header: str | None = Field(None, description="Request header whose value fills the column requester.")
     outer_secret: str | None = Field(
         None,
-        description="What a sidecar and the middleware behind it both know, so that only the sidecar writes the row.",
+        description="What a sidecar and the middleware behind it both know, so that only the sidecar writes the row; "
+        "at least 16 visible ASCII characters.",
         repr=False,
     )
-    include_paths: GivenNames = Field((), description="Globs; where given, only these paths are recorded.")
+    include_paths: GivenNames = Field(
+        (), description="Globs, such as /v1/* or */predict; where given, only these paths are recorded."
+    )
     exclude_paths: Names = Field(
         DEFAULT_EXCLUDE_PATHS,
         description="Globs of paths that are not recorded; what you give replaces the default list, a comma alone "

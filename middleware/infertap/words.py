@@ -7,8 +7,8 @@ def plural(count: int, noun: str) -> str:
 
 
 def exact_size(size_bytes: int) -> str:
-    """`64MiB`, as sizes are written in settings: the largest unit that leaves nothing over, from 1 KiB on."""
+    """`64MiB`, as sizes are written in settings: the largest unit that leaves nothing over, or bytes."""
     for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
         if size_bytes >= 1 << shift and size_bytes % (1 << shift) == 0:
             return f"{size_bytes >> shift}{unit}"
-    return str(size_bytes)
+    return f"{size_bytes}B"

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from infertap import Config
 from infertap.wrong_values import choices_of
+from infertap_sidecar.flags import shown, smallest_size
 from infertap_sidecar.settings import ServeConfig
 
 _HEAD = """\
@@ -40,6 +41,8 @@ def _table(fields: dict[str, FieldInfo]) -> Iterable[str]:
     for name, field in fields.items():
         choices = [repr(value) for value in choices_of(field)]
         words = f"{field.description} One of {', '.join(choices)}." if len(choices) > 1 else field.description
+        if smallest := smallest_size(name, field):
+            words = f"{words} At least {smallest}."
         yield f"| `{name}` | {_shown(field)} | {words} |"
 
 
@@ -51,9 +54,7 @@ def _shown(field: FieldInfo) -> str:
         return "none"
     if isinstance(value, tuple):
         return ", ".join(f"`{item}`" for item in value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1 << 20 and value % (1 << 20) == 0:
-        return f"`{value >> 20}MiB`"
-    return f"`{value}`"
+    return f"`{shown(value)}`"
 
 
 if __name__ == "__main__":
