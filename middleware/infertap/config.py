@@ -8,6 +8,7 @@
 
 import contextlib
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -22,7 +23,7 @@ from pydantic.fields import FieldInfo
 from infertap.errors import ConfigError
 from infertap.header_names import not_for_answers, not_for_requester, not_names
 from infertap.paths import useless
-from infertap.wrong_values import SIZE_WORDS, describe, shown
+from infertap.wrong_values import MAP_WORDS, SIZE_WORDS, describe, shown
 
 ENV_PREFIX = "INFERTAP_"
 CONFIG_FILE_VARIABLE = "INFERTAP_CONFIG"
@@ -94,10 +95,20 @@ def _split_names(value: object) -> object:
 def _split_map(value: object) -> object:
     if not isinstance(value, str):
         return value
+    if value.lstrip().startswith("{"):
+        return _read_object(value)
     pairs = [item.split("=", 1) for item in value.split(",") if item.strip()]
     if any(len(pair) != 2 for pair in pairs):
-        raise ValueError("expected name=value, comma-separated")
+        raise ValueError(f"{MAP_WORDS}, where a value holds a comma")
     return {name.strip(): text.strip() for name, text in pairs}
+
+
+def _read_object(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        # Nothing of the text, and not the library's words, which may quote it.
+        raise ValueError(f"it begins like a JSON object and is none; {MAP_WORDS}") from error
 
 
 Size = Annotated[int, BeforeValidator(_parse_size)]
@@ -143,7 +154,10 @@ class Config(BaseModel):
 
     tables: str = Field("./inference_tables", description="Root of the Delta tables: a folder or a URI delta-rs knows.")
     storage_options: Options = Field(
-        {}, description="Options passed to delta-rs (credentials, region, endpoint).", repr=False
+        {},
+        description="Options passed to delta-rs (credentials, region, endpoint): a table in TOML, elsewhere "
+        "name=value,name=value or a JSON object, whose values may hold commas.",
+        repr=False,
     )
     destination: Literal["auto", "table", "otlp", "both", "none"] = Field(
         "auto", description="Where records go; auto is OTLP if an endpoint is in the environment, else the tables."
@@ -198,7 +212,9 @@ class Config(BaseModel):
         "withhold",
         description="What happens to bodies that are no text: withhold, which keeps their size, is the only way yet.",
     )
-    served_entity_id: str | None = Field(None, description="Column served_entity_id; default: the service name.")
+    served_entity_id: str | None = Field(
+        None, description="Column served_entity_id; by default the service name, which OTEL_SERVICE_NAME sets."
+    )
     request_id_header: str | None = Field(None, description="Response header that tells the caller the row's id.")
     requester_header: str | None = Field(None, description="Request header whose value fills the column requester.")
     outer_secret: str | None = Field(

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from infertap.words import exact_size
 
 SIZE_WORDS = "expected a size such as 64MiB, or a number of bytes"
+MAP_WORDS = "expected name=value,name=value or a JSON object"
 
 _SHOWN_CHARS_MAX = 20
 """A longer value may be a credential in the wrong place, so it is not repeated."""
@@ -65,7 +66,7 @@ def _expected(name: str, kind: str) -> str:
     if kind.startswith("tuple"):
         return "no list of names"
     if kind.startswith("dict"):
-        return "no map; expected name=value, comma-separated"
+        return f"no map; {MAP_WORDS}"
     return "no text"
 
 

@@ -1,5 +1,6 @@
 """Settings: precedence, all problems at once, unknown names, and no secret in any word that is said."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -246,11 +247,30 @@ def test_storage_options_are_never_shown(monkeypatch: pytest.MonkeyPatch, toml: 
     monkeypatch.setenv("INFERTAP_STORAGE_OPTIONS", f"AWS_SECRET_ACCESS_KEY:{_SECRET}")
     assert _SECRET not in "".join(_problems())
     monkeypatch.delenv("INFERTAP_STORAGE_OPTIONS")
+    for wrong in (f'{{"key": "{_SECRET}"', f'{{"key": ["{_SECRET}"]}}', f"{{{_SECRET}}}", f"key={_SECRET},x"):
+        monkeypatch.setenv("INFERTAP_STORAGE_OPTIONS", wrong)
+        assert _SECRET not in "".join(_problems())
+    monkeypatch.delenv("INFERTAP_STORAGE_OPTIONS")
     for wrong in (f'"{_SECRET}"', f'["{_SECRET}"]', f'{{ key = ["{_SECRET}"] }}', "{ key = 5 }"):
         toml(f"storage_options = {wrong}")
         problems = "".join(_problems())
         assert "storage_options" in problems
         assert _SECRET not in problems
+
+
+def test_a_storage_option_with_a_comma_is_written_as_json(
+    monkeypatch: pytest.MonkeyPatch, toml: Callable[[str], Path]
+) -> None:
+    """In a variable or as an argument; a TOML file has tables for that. Without it, the problem says how."""
+    options = {"aws_secret_access_key": "ab=c,d", "aws_region": "eu"}
+    toml('[storage_options]\naws_secret_access_key = "ab=c,d"\naws_region = "eu"\n')
+    assert Config().storage_options == options
+    monkeypatch.setenv("INFERTAP_STORAGE_OPTIONS", json.dumps(options))
+    assert Config().storage_options == options
+    assert Config(storage_options=" {}").storage_options == {}
+    monkeypatch.setenv("INFERTAP_STORAGE_OPTIONS", "aws_secret_access_key=ab=c,d")
+    (problem,) = _problems()
+    assert problem.endswith("or a JSON object, where a value holds a comma")
 
 
 @pytest.mark.parametrize("uri", [f"s3://AKIA:{_SECRET}@bucket/x", f"az://container/x?sig={_SECRET}"])

@@ -42,7 +42,7 @@ def problem(**setting: Any) -> str:
         ({"install_tracer_provider": "maybe"}, "'maybe' is neither true nor false"),
         ({"tables": 5}, "5 is no text"),
         ({"exclude_paths": 5}, "5 is no list of names"),
-        ({"storage_options": 5}, "it is no map; expected name=value, comma-separated"),
+        ({"storage_options": 5}, "it is no map; expected name=value,name=value or a JSON object"),
     ],
 )
 def test_each_kind_is_one_line_of_our_own(setting: dict[str, Any], line: str) -> None:
