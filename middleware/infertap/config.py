@@ -8,6 +8,7 @@
 
 import contextlib
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -21,7 +22,8 @@ from pydantic.fields import FieldInfo
 
 from infertap.errors import ConfigError
 from infertap.header_names import not_for_answers, not_for_requester, not_names
-from infertap.wrong_values import SIZE_WORDS, describe, shown
+from infertap.paths import useless
+from infertap.wrong_values import MAP_WORDS, SIZE_WORDS, describe, shown
 
 ENV_PREFIX = "INFERTAP_"
 CONFIG_FILE_VARIABLE = "INFERTAP_CONFIG"
@@ -55,6 +57,12 @@ _URI_SCHEMES = (
     "uc", "lakefs", "r2",
 )  # fmt: skip
 
+_RECORD_BYTES = 1 << 10
+"""An ordinary record without its bodies takes so much of the spool."""
+_SPOOL_BYTES_MIN = 2 * _RECORD_BYTES
+_QUEUE_BYTES_MIN = 8 << 10
+"""What a capture takes at once; of less, some or all requests would be lost for want of room."""
+
 _SECRET = re.compile(r"[!-~]{16,1024}")
 _SIZE = re.compile(r"(\d+)\s*(B|KIB|MIB|GIB|TIB)?", re.IGNORECASE)
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
@@ -77,20 +85,39 @@ def _split_list(value: object) -> object:
     return value
 
 
+def _split_names(value: object) -> object:
+    names = _split_list(value)
+    if value and names == ():
+        raise ValueError("there is no name in it; leave it out, or write name,name")
+    return names
+
+
 def _split_map(value: object) -> object:
     if not isinstance(value, str):
         return value
+    if value.lstrip().startswith("{"):
+        return _read_object(value)
     pairs = [item.split("=", 1) for item in value.split(",") if item.strip()]
     if any(len(pair) != 2 for pair in pairs):
-        raise ValueError("expected name=value, comma-separated")
+        raise ValueError(f"{MAP_WORDS}, where a value holds a comma")
     return {name.strip(): text.strip() for name, text in pairs}
 
 
-Size = Annotated[int, BeforeValidator(_parse_size), Field(ge=0)]
+def _read_object(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        # Nothing of the text, and not the library's words, which may quote it.
+        raise ValueError(f"it begins like a JSON object and is none; {MAP_WORDS}") from error
+
+
+Size = Annotated[int, BeforeValidator(_parse_size)]
 Platform = Literal[
     "datadog", "newrelic", "signoz", "splunk", "grafana", "servicenow", "mlflow", "phoenix", "jaeger", "collector"
 ]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_list)]
+"""A comma alone is the empty list, for settings with a default that is none."""
+GivenNames = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 Options = Annotated[dict[str, str], BeforeValidator(_split_map)]
 
 DEFAULT_EXCLUDE_PATHS = (
@@ -127,7 +154,10 @@ class Config(BaseModel):
 
     tables: str = Field("./inference_tables", description="Root of the Delta tables: a folder or a URI delta-rs knows.")
     storage_options: Options = Field(
-        {}, description="Options passed to delta-rs (credentials, region, endpoint).", repr=False
+        {},
+        description="Options passed to delta-rs (credentials, region, endpoint): a table in TOML, elsewhere "
+        "name=value,name=value or a JSON object, whose values may hold commas.",
+        repr=False,
     )
     destination: Literal["auto", "table", "otlp", "both", "none"] = Field(
         "auto", description="Where records go; auto is OTLP if an endpoint is in the environment, else the tables."
@@ -145,17 +175,22 @@ class Config(BaseModel):
         None,
         description="Where records wait; by default <tables>/.spool, and ./.infertap_spool without local tables.",
     )
-    spool_bytes_max: Size = Field(1 << 30, description="Cap of the spool on disk, per destination folder.")
-    segment_bytes_max: Size = Field(8 << 20, description="A spool segment is sealed at this size.")
+    spool_bytes_max: Size = Field(
+        1 << 30, ge=_SPOOL_BYTES_MIN, description="Cap of the spool on disk, per destination folder."
+    )
+    segment_bytes_max: Size = Field(8 << 20, ge=_RECORD_BYTES, description="A spool segment is sealed at this size.")
     spool_flush_ms: int = Field(50, ge=1, le=60_000, description="Records reach the disk at least this often.")
     queue_bytes_max: Size = Field(
         64 << 20,
+        ge=_QUEUE_BYTES_MIN,
         description="Bytes captured or queued in memory, per process; at most an eighth of the container's memory, "
         "which the workers of `infertap run` share.",
     )
-    capture_bytes_max: Size = Field(16 << 20, description="Largest body that is kept at all.")
-    inline_bytes_max: Size = Field(1 << 20, description="Largest body that is stored in the row itself.")
-    commit_bytes_max: Size = Field(16 << 20, description="Spool bytes that the drainer delivers at once.")
+    capture_bytes_max: Size = Field(16 << 20, ge=0, description="Largest body that is kept at all.")
+    inline_bytes_max: Size = Field(1 << 20, ge=0, description="Largest body that is stored in the row itself.")
+    commit_bytes_max: Size = Field(
+        16 << 20, ge=_RECORD_BYTES, description="Spool bytes that the drainer delivers at once."
+    )
     commit_interval_s: float = Field(10.0, gt=0, le=3600, description="Seconds between commits or exports.")
     drain_s: float = Field(10.0, ge=0, le=600, description="Seconds that a stop waits for delivery.")
     drainer: Literal["process", "thread", "external"] = Field(
@@ -177,28 +212,35 @@ class Config(BaseModel):
         "withhold",
         description="What happens to bodies that are no text: withhold, which keeps their size, is the only way yet.",
     )
-    served_entity_id: str | None = Field(None, description="Column served_entity_id; default: the service name.")
+    served_entity_id: str | None = Field(
+        None, description="Column served_entity_id; by default the service name, which OTEL_SERVICE_NAME sets."
+    )
     request_id_header: str | None = Field(None, description="Response header that tells the caller the row's id.")
     requester_header: str | None = Field(None, description="Request header whose value fills the column requester.")
     outer_secret: str | None = Field(
         None,
-        description="What a sidecar and the middleware behind it both know, so that only the sidecar writes the row.",
+        description="What a sidecar and the middleware behind it both know, so that only the sidecar writes the row; "
+        "at least 16 visible ASCII characters.",
         repr=False,
     )
-    include_paths: Names = Field((), description="Globs; where given, only these paths are recorded.")
+    include_paths: GivenNames = Field(
+        (), description="Globs, such as /v1/* or */predict; where given, only these paths are recorded."
+    )
     exclude_paths: Names = Field(
         DEFAULT_EXCLUDE_PATHS,
-        description="Globs of paths that are not recorded; what you give replaces the default list.",
+        description="Globs of paths that are not recorded; what you give replaces the default list, a comma alone "
+        "empties it.",
     )
     capture_headers: Names = Field(
         DEFAULT_CAPTURE_HEADERS,
-        description="Headers that are stored, all others are not; what you give replaces the default list.",
+        description="Headers that are stored, all others are not; what you give replaces the default list, a comma "
+        "alone empties it.",
     )
-    redact_keys: Names = Field(
+    redact_keys: GivenNames = Field(
         (),
         description="Names (JSON keys, fields, parameters, headers) redacted beside the built-in ones.",
     )
-    redact_except: Names = Field(
+    redact_except: GivenNames = Field(
         (),
         description="Names whose values stay, such as token where it is a language model's; other rules still apply.",
     )
@@ -282,7 +324,22 @@ class Config(BaseModel):
                 _ = folder and folder.expanduser()
             except RuntimeError:
                 problems.append(f"{name}: nobody's home is {folder}")
-        return problems + self._header_problems()
+        return problems + self._header_problems() + self._name_problems()
+
+    def _name_problems(self) -> list[str]:
+        """Entries of lists that could never match anything."""
+        problems = [
+            f"{name}: {problem}"
+            for name in ("include_paths", "exclude_paths")
+            for problem in useless(getattr(self, name))
+        ]
+        problems += [
+            f"{name}: entry {number} has neither a letter nor a digit, so it is no name"
+            for name in ("redact_keys", "redact_except")
+            for number, key in enumerate(getattr(self, name), start=1)
+            if not any(map(str.isalnum, key))
+        ]
+        return problems
 
     def _header_problems(self) -> list[str]:
         answers, requester = self.request_id_header, self.requester_header

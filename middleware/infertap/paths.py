@@ -3,10 +3,26 @@
 import fnmatch
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _REMEMBERED_MAX = 2048
 _REMEMBERED_CHARACTERS_MAX = 256
+_SHOWN_CHARACTERS_MAX = 20
+"""Who mistakes one variable for another may put a secret here, which is longer."""
+
+
+_REGULAR_EXPRESSION = re.compile(r"\^.*|.*\$|.*\\.*", re.DOTALL)
+
+
+def useless(globs: Sequence[str]) -> Iterable[str]:
+    """One line for each glob that no path can match, or that was meant as a regular expression; it is not repeated
+    where it is long."""
+    for number, glob in enumerate(globs, start=1):
+        named = repr(glob) if len(glob) <= _SHOWN_CHARACTERS_MAX else f"entry {number}"
+        if _REGULAR_EXPRESSION.fullmatch(glob):
+            yield f"{named} is a regular expression, and globs are expected, such as /v1/* or */predict"
+        elif not glob.startswith(("/", "*", "?", "[")):
+            yield f"{named} matches no path, because paths begin with /; expected a glob such as /v1/* or */predict"
 
 
 class PathFilter:

@@ -4,3 +4,11 @@
 def plural(count: int, noun: str) -> str:
     """`1 request`, `2,000 requests`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def exact_size(size_bytes: int) -> str:
+    """`64MiB`, as sizes are written in settings: the largest unit that leaves nothing over, or bytes."""
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size_bytes >= 1 << shift and size_bytes % (1 << shift) == 0:
+            return f"{size_bytes >> shift}{unit}"
+    return f"{size_bytes}B"

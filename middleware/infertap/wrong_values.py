@@ -6,7 +6,10 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
+from infertap.words import exact_size
+
 SIZE_WORDS = "expected a size such as 64MiB, or a number of bytes"
+MAP_WORDS = "expected name=value,name=value or a JSON object"
 
 _SHOWN_CHARS_MAX = 20
 """A longer value may be a credential in the wrong place, so it is not repeated."""
@@ -31,7 +34,8 @@ def describe(name: str, field: FieldInfo, details: Mapping[str, Any]) -> str:
         return f"{given}none of {', '.join(choices_of(field))}{_nearest(details['input'], field)}"
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
-        return f"{given}out of range; expected {words} {context[key]:g}"
+        bound = exact_size(context[key]) if _is_size(name) else f"{context[key]:g}"
+        return f"{given}out of range; expected {words} {bound}"
     return f"{given}{_expected(name, kind)}"
 
 
@@ -47,8 +51,12 @@ def shown(value: object) -> str:
     return text if isinstance(value, str | int | float) and len(text) <= _SHOWN_CHARS_MAX else "it"
 
 
+def _is_size(name: str) -> bool:
+    return name.endswith("_bytes_max")
+
+
 def _expected(name: str, kind: str) -> str:
-    if name.endswith("_bytes_max"):
+    if _is_size(name):
         return f"no size; {SIZE_WORDS}"
     if kind.startswith(("int", "float", "finite_number")):
         unit = _UNITS.get(name.rsplit("_", 1)[-1])
@@ -58,7 +66,7 @@ def _expected(name: str, kind: str) -> str:
     if kind.startswith("tuple"):
         return "no list of names"
     if kind.startswith("dict"):
-        return "no map; expected name=value, comma-separated"
+        return f"no map; {MAP_WORDS}"
     return "no text"
 
 

@@ -10,7 +10,7 @@ import shutil
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -18,10 +18,18 @@ from infertap.config import ENV_PREFIX, Config
 from infertap.errors import ConfigError
 from infertap.otel_env import OtelEnvironment
 from infertap.platforms import PLATFORMS
+from infertap.words import exact_size
 from infertap.wrong_values import choices_of
 from infertap_sidecar.width import WIDTH_MAX
 
 C = TypeVar("C", bound=Config)
+
+_CHOICES_CHARACTERS_MAX = 30
+_PLACEHOLDERS = {
+    "s": "SECONDS", "ms": "MILLISECONDS", "tables": "URI", "upstream": "URL", "listen": "HOST:PORT",
+    "admin": "HOST:PORT", "otlp_http": "HOST:PORT", "otlp_grpc": "HOST:PORT", "workers": "N",
+}  # fmt: skip
+"""By a setting's name or by its last word, where that says nothing by itself."""
 
 
 class _Help(argparse.HelpFormatter):
@@ -74,9 +82,9 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Config], names: It
         group.add_argument(
             flag(name),
             dest=name,
-            metavar=_placeholder(name),
+            metavar=_placeholder(name, field),
             default=argparse.SUPPRESS,
-            help=_describe(field).replace("%", "%%"),
+            help=_describe(name, field).replace("%", "%%"),
         )
 
 
@@ -85,12 +93,22 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _placeholder(name: str) -> str:
-    """What stands for the value in the help: its unit, where the name has one."""
-    parts = name.split("_")
-    if "bytes" in parts:
+def _placeholder(name: str, field: FieldInfo) -> str:
+    """What stands for the value in the help: how it is written, as far as name and type tell."""
+    last = name.rsplit("_", 1)[-1]
+    kind = get_origin(field.annotation) or field.annotation
+    choices = "|".join(choices_of(field))
+    if choices and len(choices) <= _CHOICES_CHARACTERS_MAX:
+        return choices
+    if kind is tuple:
+        return "GLOB,GLOB" if last == "paths" else "NAME,NAME"
+    if kind is dict:
+        return "NAME=VALUE,..."
+    if kind is bool:
+        return "true|false"
+    if "bytes" in name.split("_"):
         return "SIZE"
-    return {"s": "SECONDS", "ms": "MILLISECONDS"}.get(parts[-1], parts[-1].upper())
+    return _PLACEHOLDERS.get(name) or _PLACEHOLDERS.get(last) or last.upper()
 
 
 def read_settings(
@@ -145,13 +163,22 @@ def _unknown(argument: str, known: Sequence[str]) -> str:
     return f"{name}: no such flag" + (f"; did you mean {nearest[0]}?" if nearest else "")
 
 
-def _describe(field: FieldInfo) -> str:
+def _describe(name: str, field: FieldInfo) -> str:
     text = field.description or ""
     choices = choices_of(field)
-    if len(choices) > 1:
+    if len(choices) > 1 and "|" not in _placeholder(name, field):
         text += f" One of: {', '.join(choices)}."
+    if smallest := smallest_size(name, field):
+        text += f" At least {smallest}."
     default = shown(field.get_default())
     return f"{text} Default: {default}." if default and len(default) < 50 else text
+
+
+def smallest_size(name: str, field: FieldInfo) -> str:
+    """`8KiB`; empty for what is no size, or may be nothing."""
+    if not name.endswith("_bytes_max"):
+        return ""
+    return next((exact_size(bound.ge) for bound in field.metadata if getattr(bound, "ge", 0)), "")
 
 
 def shown(value: Any) -> str:
@@ -164,8 +191,10 @@ def shown(value: Any) -> str:
         return ",".join(f"{name}=..." for name in value)
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1 << 20 and value % (1 << 20) == 0:
-        return f"{value >> 30}GiB" if value % (1 << 30) == 0 else f"{value >> 20}MiB"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value >= 1 << 20:
+        return exact_size(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

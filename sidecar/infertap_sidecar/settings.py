@@ -58,12 +58,15 @@ class SidecarConfig(Config):
     listen: AddressText = Field("127.0.0.1:8900", description="Where clients connect: host:port or unix:/path.")
     admin: AddressText = Field("127.0.0.1:8901", description="Operator's port: /livez, /readyz, /metrics.")
     otlp_http: AddressText | None = Field(
-        None, description="Where OTLP over HTTP is taken (/v1/traces); collect alone: 127.0.0.1:4318."
+        None,
+        description="Where OTLP over HTTP is taken (/v1/traces); by default nowhere in serve, and 127.0.0.1:4318 in "
+        "collect.",
     )
     otlp_grpc: AddressText | None = Field(
-        None, description="Where OTLP over gRPC is taken; collect alone: 127.0.0.1:4317."
+        None,
+        description="Where OTLP over gRPC is taken; by default nowhere in serve, and 127.0.0.1:4317 in collect.",
     )
-    otlp_bytes_max: Size = Field(20 << 20, description="Largest OTLP request that is taken, compressed or not.")
+    otlp_bytes_max: Size = Field(20 << 20, ge=512, description="Largest OTLP request that is taken, compressed or not.")
     workers: Annotated[int, BeforeValidator(_one)] = Field(
         1, description="Proxy processes; more than 1 is not built yet."
     )

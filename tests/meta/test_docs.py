@@ -9,7 +9,7 @@ from infertap import Config
 from infertap.config import SIDECAR_SETTINGS
 from infertap.platforms import PLATFORMS
 from infertap.processors import secret_names, secret_shapes
-from infertap_sidecar.document import page
+from infertap_sidecar.document import EXAMPLE, page
 from infertap_sidecar.settings import ServeConfig
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +18,15 @@ ROOT = Path(__file__).parents[2]
 def test_the_settings_page_is_current() -> None:
     """`docs/settings.md` is what `python -m infertap_sidecar.document` prints."""
     assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == page()
+
+
+def test_the_example_on_the_settings_page_is_taken(tmp_path: Path) -> None:
+    """It holds five settings and more, and not one of them is refused."""
+    file = tmp_path / "infertap.toml"
+    file.write_text(EXAMPLE, encoding="utf-8")
+    config = Config(config_file=str(file))
+    assert len([name for name, source in config.sources.items() if source == str(file)]) > 4
+    assert config.storage_options["aws_region"] == "eu-central-1"
 
 
 def test_every_setting_is_described() -> None:

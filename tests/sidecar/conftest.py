@@ -123,9 +123,9 @@ class CommandLine:
     def __call__(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return self.python("-m", "infertap_sidecar", *arguments, **variables)
 
-    def record(self, tables: str = "inference_tables", **variables: str) -> None:
+    def record(self, tables: str = "inference_tables", header_count: int = 0, **variables: str) -> None:
         """Three requests into the spool of the given tables."""
-        done = self.python(str(Path(__file__).with_name("recorded.py")), tables, **variables)
+        done = self.python(str(Path(__file__).with_name("recorded.py")), tables, str(header_count), **variables)
         assert done.returncode == 0, done.stderr
 
     def python(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

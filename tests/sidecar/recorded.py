@@ -24,8 +24,8 @@ async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b'{"answer": "[b]%d[/b]"}' % status})
 
 
-async def record(tables: str) -> None:
-    """One request a path, then a clean stop that delivers nothing."""
+async def record(tables: str, header_count: int) -> None:
+    """One request a path, with so many headers, then a clean stop that delivers nothing."""
     wrapped = InferenceMiddleware(app, config=Config(tables=tables, drainer="external", drain_s=0))
     inbox: asyncio.Queue[Any] = asyncio.Queue()
     started = asyncio.Event()
@@ -37,12 +37,12 @@ async def record(tables: str) -> None:
     await inbox.put({"type": "lifespan.startup"})
     await started.wait()
     for path in ANSWERS:
-        await ask(wrapped, path)
+        await ask(wrapped, path, [(b"x-%d" % number, b"v") for number in range(header_count)])
     await inbox.put({"type": "lifespan.shutdown"})
     await lifespan
 
 
-async def ask(wrapped: InferenceMiddleware, path: str) -> None:
+async def ask(wrapped: InferenceMiddleware, path: str, headers: list[tuple[bytes, bytes]]) -> None:
     async def receive() -> Any:
         return {"type": "http.request", "body": b'{"question": 1}', "more_body": False}
 
@@ -50,11 +50,12 @@ async def ask(wrapped: InferenceMiddleware, path: str) -> None:
         return
 
     scope = {
-        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": [],
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": headers,
         "http_version": "1.1", "scheme": "http", "client": ("10.0.0.1", 1), "server": ("h", 80), "root_path": "",
     }  # fmt: skip
     await wrapped(scope, receive, send)
 
 
 if __name__ == "__main__":
-    asyncio.run(record(sys.argv[1]))
+    asyncio.run(record(sys.argv[1], int(sys.argv[2])))

@@ -158,7 +158,7 @@ def test_records_stay_in_memory_until_a_flush_is_due(record: Any) -> None:
 
 def test_segments_are_sealed_by_size(record: Any) -> None:
     """A small limit makes a segment of each flush."""
-    it = record(segment_bytes_max=500)
+    it = record(segment_bytes_max="1KiB")
     for _ in range(3):
         it.request()
         _until(lambda: not it.middleware.pipeline.inbox.queue)
@@ -177,7 +177,7 @@ def test_segments_are_sealed_by_age(record: Any) -> None:
 
 def test_a_full_spool_that_nobody_drains_takes_no_more(record: Any) -> None:
     """New records are counted as lost, and the disk stays as it is."""
-    it = record(spool_bytes_max=3_000, segment_bytes_max=1_000)
+    it = record(spool_bytes_max=3_000, segment_bytes_max="1KiB")
     lost = {}
 
     def full() -> bool:

@@ -1,5 +1,6 @@
 """Settings: precedence, all problems at once, unknown names, and no secret in any word that is said."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -207,7 +208,7 @@ def test_other_ways_with_binary_bodies_are_an_error() -> None:
 )
 def test_sizes(text: object, expected: int) -> None:
     """With a binary unit, or in bytes."""
-    assert Config(queue_bytes_max=text).queue_bytes_max == expected
+    assert Config(capture_bytes_max="1TiB", inline_bytes_max=text).inline_bytes_max == expected
 
 
 @pytest.mark.parametrize("text", ["64MB", "1.5MiB", "-1", -1, "MiB", "", "1e6", 1.5, "64MiB 2", None, True, [1]])
@@ -246,11 +247,30 @@ def test_storage_options_are_never_shown(monkeypatch: pytest.MonkeyPatch, toml: 
     monkeypatch.setenv("INFERTAP_STORAGE_OPTIONS", f"AWS_SECRET_ACCESS_KEY:{_SECRET}")
     assert _SECRET not in "".join(_problems())
     monkeypatch.delenv("INFERTAP_STORAGE_OPTIONS")
+    for wrong in (f'{{"key": "{_SECRET}"', f'{{"key": ["{_SECRET}"]}}', f"{{{_SECRET}}}", f"key={_SECRET},x"):
+        monkeypatch.setenv("INFERTAP_STORAGE_OPTIONS", wrong)
+        assert _SECRET not in "".join(_problems())
+    monkeypatch.delenv("INFERTAP_STORAGE_OPTIONS")
     for wrong in (f'"{_SECRET}"', f'["{_SECRET}"]', f'{{ key = ["{_SECRET}"] }}', "{ key = 5 }"):
         toml(f"storage_options = {wrong}")
         problems = "".join(_problems())
         assert "storage_options" in problems
         assert _SECRET not in problems
+
+
+def test_a_storage_option_with_a_comma_is_written_as_json(
+    monkeypatch: pytest.MonkeyPatch, toml: Callable[[str], Path]
+) -> None:
+    """In a variable or as an argument; a TOML file has tables for that. Without it, the problem says how."""
+    options = {"aws_secret_access_key": "ab=c,d", "aws_region": "eu"}
+    toml('[storage_options]\naws_secret_access_key = "ab=c,d"\naws_region = "eu"\n')
+    assert Config().storage_options == options
+    monkeypatch.setenv("INFERTAP_STORAGE_OPTIONS", json.dumps(options))
+    assert Config().storage_options == options
+    assert Config(storage_options=" {}").storage_options == {}
+    monkeypatch.setenv("INFERTAP_STORAGE_OPTIONS", "aws_secret_access_key=ab=c,d")
+    (problem,) = _problems()
+    assert problem.endswith("or a JSON object, where a value holds a comma")
 
 
 @pytest.mark.parametrize("uri", [f"s3://AKIA:{_SECRET}@bucket/x", f"az://container/x?sig={_SECRET}"])
@@ -291,7 +311,9 @@ def test_roots_that_delta_rs_knows(tables: str) -> None:
 
 def test_limits_that_contradict_each_other_are_problems() -> None:
     """Both at once."""
-    problems = _problems(inline_bytes_max="2MiB", capture_bytes_max="1MiB", segment_bytes_max=10, spool_bytes_max=9)
+    problems = _problems(
+        inline_bytes_max="2MiB", capture_bytes_max="1MiB", segment_bytes_max="1MiB", spool_bytes_max="1023KiB"
+    )
     assert [problem.split()[0] for problem in problems] == ["inline_bytes_max", "segment_bytes_max"]
 
 
@@ -331,6 +353,69 @@ def test_a_credential_is_no_requester(header: str) -> None:
 def test_wrong_names_in_a_list_of_headers_are_named() -> None:
     """Each of them, in one problem."""
     assert _problems(capture_headers="accept,x y,x:z") == ("capture_headers: no header names: 'x y', 'x:z'",)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("queue_bytes_max", "8KiB"),
+        ("spool_bytes_max", "2KiB"),
+        ("segment_bytes_max", "1KiB"),
+        ("commit_bytes_max", "1KiB"),
+    ],
+)
+def test_a_size_that_no_record_fits_into_is_a_problem_with_the_least_one(name: str, least: str) -> None:
+    """`9` was meant with a unit, and would lose every request."""
+    assert _problems(**{name: "9"}) == (f"{name}: 9 is out of range; expected at least {least}",)
+    small = {"segment_bytes_max": "1KiB", name: least}
+    assert getattr(Config(**small), name) == int(least.removesuffix("KiB")) << 10
+
+
+@pytest.mark.parametrize("name", ["include_paths", "exclude_paths"])
+@pytest.mark.parametrize(
+    ("glob", "words"),
+    [
+        ("predict/*", "'predict/*' matches no path, because paths begin with /"),
+        ("https://h/x", "'https://h/x' matches no path"),
+        ("^/x$", "'^/x$' is a regular expression"),
+        ("/x$", "'/x$' is a regular expression"),
+        (r"/x/\d+", r"'/x/\\d+' is a regular expression"),
+    ],
+)
+def test_what_can_match_no_path_is_a_problem(name: str, glob: str, words: str) -> None:
+    """Beside globs that can, each one that cannot is named, with what is expected."""
+    (problem,) = _problems(**{name: f"/v1/*,{glob},*/y,?z,[/]a,/$metadata"})
+    assert problem.startswith(f"{name}: {words}")
+    assert problem.endswith("such as /v1/* or */predict")
+
+
+def test_a_long_entry_among_the_paths_is_not_repeated() -> None:
+    """It may be a key in the wrong variable."""
+    (problem,) = _problems(include_paths=f"/x,{_SECRET}")
+    assert problem.startswith("include_paths: entry 2 matches no path")
+
+
+@pytest.mark.parametrize("name", ["redact_keys", "redact_except", "include_paths"])
+def test_a_list_of_nothing_but_separators_is_a_problem(name: str) -> None:
+    """Whoever wrote it thinks that something was named; an empty text says that nothing is."""
+    for text in (", ,", ","):
+        assert _problems(**{name: text}) == (f"{name}: there is no name in it; leave it out, or write name,name",)
+    assert getattr(Config(**{name: ""}), name) == ()
+
+
+def test_a_name_without_a_letter_is_no_name() -> None:
+    """It would redact nothing."""
+    said = "entry 2 has neither a letter nor a digit, so it is no name"
+    assert _problems(redact_keys=["patient", " "], redact_except="a,--") == (
+        f"redact_keys: {said}",
+        f"redact_except: {said}",
+    )
+
+
+def test_a_comma_alone_empties_a_list_with_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty variable counts as unset, so there must be another way."""
+    monkeypatch.setenv("INFERTAP_EXCLUDE_PATHS", ",")
+    assert Config(capture_headers=",").capture_headers == Config().exclude_paths == ()
 
 
 @pytest.mark.parametrize("value", [0, -1, "nan", "inf", 3601])

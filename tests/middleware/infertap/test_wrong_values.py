@@ -38,11 +38,11 @@ def problem(**setting: Any) -> str:
         ({"drain_s": 601}, "601 is out of range; expected at most 600"),
         ({"queue_bytes_max": "10XB"}, "'10XB' is no size; expected a size such as 64MiB, or a number of bytes"),
         ({"queue_bytes_max": 1.5}, "1.5 is no size; expected a size such as 64MiB, or a number of bytes"),
-        ({"queue_bytes_max": -1}, "-1 is out of range; expected at least 0"),
+        ({"queue_bytes_max": -1}, "-1 is out of range; expected at least 8KiB"),
         ({"install_tracer_provider": "maybe"}, "'maybe' is neither true nor false"),
         ({"tables": 5}, "5 is no text"),
         ({"exclude_paths": 5}, "5 is no list of names"),
-        ({"storage_options": 5}, "it is no map; expected name=value, comma-separated"),
+        ({"storage_options": 5}, "it is no map; expected name=value,name=value or a JSON object"),
     ],
 )
 def test_each_kind_is_one_line_of_our_own(setting: dict[str, Any], line: str) -> None:

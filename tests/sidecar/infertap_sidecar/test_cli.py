@@ -1,5 +1,6 @@
 """The command line itself: overview, unknown names, exit codes, and what is imported."""
 
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from infertap import __version__
 from infertap_sidecar.cli import COMMANDS, main
+from infertap_sidecar.document import page
 
 
 def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,6 +46,32 @@ def test_every_command_explains_itself(infertap: Any, name: str, columns: int) -
         if line.startswith("  -"):
             explained = len(line) > 34 or "  " in line.strip() or following.startswith(" " * 12)
             assert explained, line
+
+
+def test_the_help_says_how_each_value_is_written(infertap: Any) -> None:
+    """No placeholder merely repeats the end of its flag, but for a few that are plain words."""
+    shown = infertap("serve", "--help", COLUMNS="100").stdout
+    flags = re.findall(r"^  --([\w-]+) (\S+)", shown, re.MULTILINE)
+    plain = {"FILE", "DIR", "ID", "HEADER", "SECRET", "PLATFORM"}
+    repeated = [name for name, word in flags if name.upper().endswith(word) and word not in plain]
+    assert (len(flags) > 40, repeated) == (True, [])
+    assert dict(flags).items() >= {
+        ("listen", "HOST:PORT"), ("otlp-http", "HOST:PORT"), ("otlp-grpc", "HOST:PORT"), ("upstream", "URL"),
+        ("redact-except", "NAME,NAME"), ("include-paths", "GLOB,GLOB"), ("storage-options", "NAME=VALUE,..."),
+        ("server-span", "light|otel"), ("binary-bodies", "withhold"), ("install-tracer-provider", "true|false"),
+        ("drainer", "process|thread|external"), ("drain-s", "SECONDS"), ("spool-bytes-max", "SIZE"),
+    }  # fmt: skip
+    assert "at least 16 visible" in " ".join(shown.split())
+
+
+def test_a_size_has_one_form_everywhere(infertap: Any) -> None:
+    """The help, the doctor and the page say `1GiB` of the same default, and the same least size."""
+    help_ = " ".join(infertap("serve", "--help").stdout.split())
+    assert "At least 2KiB. Default: 1GiB." in help_
+    assert re.search(r"spool_bytes_max +1GiB +default", infertap("doctor", "--all").stdout)
+    row = next(line for line in page().splitlines() if line.startswith("| `spool_bytes_max`"))
+    assert "| `1GiB` |" in row
+    assert row.endswith("At least 2KiB. |")
 
 
 def test_serve_has_a_flag_for_every_setting(infertap: Any) -> None:

@@ -89,10 +89,7 @@ def test_losses_are_told(infertap: Any) -> None:
     """How many of how many, and why; where nothing was lost, nothing is said."""
     infertap.record("none")
     assert "lost" not in infertap("doctor", "--tables", "none").stdout
-    small = {
-        f"INFERTAP_{name}_BYTES_MAX": size for name, size in (("QUEUE", "1KiB"), ("CAPTURE", "1"), ("INLINE", "1"))
-    }
-    infertap.record("some", **small)
+    infertap.record("some", header_count=100, INFERTAP_QUEUE_BYTES_MAX="8KiB")
     result = infertap("doctor", "--tables", "some")
     assert "! 3 of 3 requests were lost: queue_full 3" in result.stdout
     infertap("drain", "--tables", "some")
