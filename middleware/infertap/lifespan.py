@@ -61,7 +61,8 @@ class Lifespan:
             return
         if isinstance(started, _Started):
             self._owned = started is not outer
-            scope[_STARTED_KEY] = started
+            # For those within; an app beside this one, called with the same scope, has nothing to do with it.
+            scope = {**scope, _STARTED_KEY: started}
             self._recorder = started.pipeline
         else:
             self._recorder = started
