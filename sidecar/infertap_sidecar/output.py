@@ -30,10 +30,12 @@ _COMFORT = 18
 """A column that is cut below this shows too little of a timestamp, a path or an id."""
 _GAP = 3
 _PLAN = ["plan_type", "plan"]
+_NULL = "NULL"
+"""Apart from empty text: a body that is NULL was withheld."""
 
 
 def write_table(result: Table, stream: TextIO) -> None:
-    """One line a row, or one line a value where there are too many columns. Long cells end in `…`.
+    """One line a row, or one line a value where there are too many columns. Long cells end in `…`, NULL is `NULL`.
 
     Of more than 1,000 rows the rest is only counted.
     """
@@ -50,7 +52,7 @@ def write_table(result: Table, stream: TextIO) -> None:
     else:
         for number, cells in enumerate(shown, start=1):
             out.print(Rule(f"row {number}", align="left", style="dim"))
-            out.print(_one_below_another(result.column_names, cells, out.width))
+            out.print(_one_below_another(result.column_names, found[number - 1], cells, out.width))
     more = f", the first {_ROWS_SHOWN_MAX:,} shown" if result.num_rows > _ROWS_SHOWN_MAX else ""
     out.print(Text(f"{plural(result.num_rows, 'row')}{more}", "dim"))
 
@@ -63,20 +65,25 @@ def _side_by_side(
         numbers = any(isinstance(row[name], int | float) and not isinstance(row[name], bool) for row in found)
         justify: Literal["left", "right"] = "right" if numbers else "left"
         grid.add_column(Text(harmless(name)), justify=justify, no_wrap=True, overflow="ellipsis", width=width)
-    for cells in shown:
-        grid.add_row(*(Text(text) for text in cells))
+    for row, cells in zip(found, shown, strict=True):
+        grid.add_row(*(_shade(row[name], text) for name, text in zip(names, cells, strict=True)))
     return grid
 
 
-def _one_below_another(names: Sequence[str], cells: Sequence[str], width_total: int) -> Grid:
+def _one_below_another(names: Sequence[str], row: Mapping[str, Any], cells: Sequence[str], width_total: int) -> Grid:
     # Widths are given, because rich would rather shorten a name than a long value.
     width = min(max(cell_len(name) for name in names), width_total // 2)
     grid = Grid.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True, overflow="ellipsis", width=width)
     grid.add_column(overflow="fold", width=max(_WIDTH_MIN, width_total - width - 4))
     for name, text in zip(names, cells, strict=True):
-        grid.add_row(Text(harmless(name)), Text(text))
+        grid.add_row(Text(harmless(name)), _shade(row[name], text))
     return grid
+
+
+def _shade(value: Any, text: str) -> Text:
+    """The text NULL and the value NULL differ in colour alone; formats for programs tell them apart."""
+    return Text(text, "dim" if value is None else "")
 
 
 def _widths(
@@ -158,7 +165,7 @@ def write_parquet(result: Table, stream: TextIO) -> None:
 def cell(value: Any) -> str:
     """One value as people read it, on one line."""
     if value is None:
-        return ""
+        return _NULL
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     if isinstance(value, float):

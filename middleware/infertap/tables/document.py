@@ -25,6 +25,9 @@ table has to change later, and are NULL. The column "filled by" says which.
   spool, and count as `lost` with the cause `parked`. A NOT NULL column of yours stops the delivery: the spool fills.
 - The Delta log and the Parquet footers hold minima and maxima of ids, times and numbers only, never of content.
 - A local root has mode 0700, its files 0600, and a `.gitignore` that keeps all of it out of a repository.
+- In `infertap query`, `SHOW TABLES` and `DESCRIBE inference` list tables and columns, yours too. Times have seconds
+  (`request_time >= '2026-01-31 14:03:00'`), brackets lead into lists, maps and structs (`tags['arm']`,
+  `events[1]['name']`), and JSON is text (`regexp_match(attributes, '"http.route":"([^"]*)"')[1]`).
 - A stream that reads a table must not lag by more than two days: that is how long log and replaced files are kept.
 
 ## How they join

@@ -4,6 +4,7 @@
 2. The gate reads tokens as the engine does. What the two could read differently is refused: block comments, strings
    with a prefix, dollar quotes.
 3. The engine knows the three tables and nothing else; it has no function that reads a file.
+4. What asks for tables and columns is answered here; the engine, and with it the gate, stays closed for it.
 """
 
 import re
@@ -15,10 +16,11 @@ from arro3.core import ChunkedArray, DataType, Table
 from deltalake import DeltaTable, QueryBuilder
 
 from infertap.errors import InfertapError, UsageError
+from infertap.tables.catalog import all_tables, asks_for_tables, columns_of, described_table
 from infertap.tables.delta import call, open_table, table_uri
 from infertap.tables.failures import is_foreign_panic
 from infertap.tables.schema import TABLES, TableSchema
-from infertap.tables.sql_errors import missing_table, plain
+from infertap.tables.sql_errors import missing_table, no_table, plain
 from infertap.targets import TableTarget
 
 _TOKEN = re.compile(
@@ -32,6 +34,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _CHANGES = frozenset(["ALTER", "COPY", "CREATE", "DELETE", "DROP", "INSERT", "INTO", "MERGE", "TRUNCATE", "UPDATE"])
+_NAMES = tuple(table.name for table in TABLES)
 
 
 class QueryError(InfertapError):
@@ -51,13 +54,20 @@ class NoTableError(QueryError):
 
 
 def query(target: TableTarget, sql: str) -> Table:
-    """The result of one reading statement over `inference`, `spans` and `ledger`.
+    """The result of one reading statement over `inference`, `spans` and `ledger`, of SHOW TABLES or DESCRIBE.
 
     Raises:
         QueryError: the gate refuses the statement, or the engine does.
         NoTableError: a table in it does not exist yet.
         RetryableError: the tables cannot be read now.
     """
+    if asks_for_tables(sql):
+        return all_tables([table.name for table in TABLES if _open(table, target) is not None])
+    if (name := described_table(sql)) is not None:
+        described = next((table for table in TABLES if table.name == name.lower()), None)
+        if described is None:
+            raise QueryError(no_table(name, _NAMES))
+        return columns_of(described, _open(described, target))
     check(sql)
     opened = {table: _open(table, target) for table in TABLES}
     return _execute(sql, {table.name: handle for table, handle in opened.items() if handle is not None}, target)
@@ -91,7 +101,9 @@ def check(sql: str) -> None:
         while words[:1] in (["ANALYZE"], ["VERBOSE"], ["FORMAT"]):
             del words[: 2 if words[0] == "FORMAT" else 1]
     if words[:1] not in (["SELECT"], ["WITH"]):
-        raise StatementError("a query begins with SELECT, WITH or EXPLAIN")
+        raise StatementError(
+            "a query begins with SELECT, WITH or EXPLAIN; SHOW TABLES lists the tables, DESCRIBE inference its columns"
+        )
 
 
 def _words(sql: str) -> list[str]:
@@ -133,7 +145,7 @@ def _execute(sql: str, tables: Mapping[str, DeltaTable], target: TableTarget) ->
     known = next((table for table in TABLES if table.name == missing_table(text)), None)
     if known is not None:
         raise NoTableError(known.name, table_uri(target, known))
-    raise QueryError(plain(text, tables=[table.name for table in TABLES]))
+    raise QueryError(plain(text, tables=_NAMES))
 
 
 def _distinct(result: Table) -> Table:

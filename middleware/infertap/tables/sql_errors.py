@@ -27,6 +27,11 @@ def missing_table(message: str) -> str | None:
     return found[1].removeprefix("public.") if found is not None else None
 
 
+def no_table(name: str, tables: Sequence[str]) -> str:
+    """That there is none of this name, and which one may be meant."""
+    return f"there is no table `{name}`{_hint(name, tables) or f'; the tables are {_listed(tables)}'}"
+
+
 def plain(message: str, *, tables: Sequence[str]) -> str:
     """The engine's message as a person would say it.
 
@@ -35,7 +40,7 @@ def plain(message: str, *, tables: Sequence[str]) -> str:
     """
     unknown = missing_table(message)
     if unknown is not None:
-        return f"there is no table `{unknown}`{_hint(unknown, tables) or f'; the tables are {_listed(tables)}'}"
+        return no_table(unknown, tables)
     if (instead := hint(message)) is not None:
         return instead
     if (field := _FIELD.search(message)) is not None:
@@ -57,7 +62,7 @@ def _no_column(name: str, message: str) -> str:
     qualifier = name.rpartition(".")[0]
     names = {_bare(field): field for field in fields if not qualifier or field.startswith(f"{qualifier}.")}
     hint = _hint(_bare(name), list(names))
-    return f"there is no column `{name}`{hint or '; SELECT * ... LIMIT 1 shows them all'}"
+    return f"there is no column `{name}`{hint or '; DESCRIBE with the name of a table lists them all'}"
 
 
 def _hint(name: str, known: Sequence[str]) -> str:

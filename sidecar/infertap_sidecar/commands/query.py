@@ -8,7 +8,8 @@ from infertap_sidecar.interrupts import ctrl_c_ends_the_process
 from infertap_sidecar.target import add_table_settings, read_asked
 
 _DESCRIPTION = """\
-Asks the tables inference, spans and ledger. One reading statement: SELECT, WITH or EXPLAIN.
+Asks the tables inference, spans and ledger. One reading statement: SELECT, WITH or EXPLAIN;
+SHOW TABLES and DESCRIBE inference say what there is.
 
   infertap query "SELECT path, count(*) AS requests,
                     approx_percentile_cont(duration_ns, 0.95) / 1e6 AS p95_ms

@@ -115,7 +115,8 @@ def test_a_plan_is_shown_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (None, ""),
+        (None, "NULL"),
+        ("", ""),
         (1234567, "1234567"),
         (0.5, "0.5"),
         (1234.5678, "1234.568"),
@@ -133,6 +134,20 @@ def test_a_plan_is_shown_as_it_is() -> None:
 def test_one_value_on_one_line(value: Any, text: str) -> None:
     """As people read it."""
     assert cell(value) == text
+
+
+@pytest.mark.parametrize("more", ["", ", ".join(["", *(f"repeat('x', 30) AS c{n}" for n in range(8))])])
+def test_null_and_empty_text_are_told_apart(monkeypatch: pytest.MonkeyPatch, more: str) -> None:
+    """Side by side and below one another, in a pipe without colour; on a terminal NULL is dim and the text NULL not."""
+    sql = f"SELECT NULL AS withheld, '' AS empty, 'NULL' AS said{more}"
+    text = written(write_table, sql)
+    assert text.count("NULL") == 2
+    assert "\x1b" not in text
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    dim, plain = (written(write_table, f"SELECT {one} AS a{more}", Terminal()) for one in ("NULL", "'NULL'"))
+    assert "\x1b[2mNULL" in dim
+    assert "\x1b[2mNULL" not in plain
 
 
 def test_times_numbers_and_ids_keep_their_width_and_text_gives_way() -> None:

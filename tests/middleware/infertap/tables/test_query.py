@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
+from deltalake.schema import Field
 from hypothesis import given
 from hypothesis import strategies as st
 
 from infertap.tables.delta import DeltaWriter
-from infertap.tables.query import QueryError, check, query, rows
-from infertap.tables.schema import SPANS, TableSchema
+from infertap.tables.query import QueryError, StatementError, check, query, rows
+from infertap.tables.schema import INFERENCE, SPANS, TableSchema
 from infertap.targets import TableTarget
 
 
@@ -54,6 +56,9 @@ def test_reading_statements_pass(target: TableTarget, sql: str) -> None:
     assert query(target, sql).num_rows >= 1
 
 
+ANSWERED_WITHOUT_THE_ENGINE = ("SHOW TABLES",)
+
+
 @pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize(
     "sql",
@@ -68,6 +73,12 @@ def test_reading_statements_pass(target: TableTarget, sql: str) -> None:
         "EXPLAIN ANALYZE CREATE TABLE t AS SELECT 1",
         "SET datafusion.catalog.information_schema = true",
         "SHOW TABLES",
+        "SHOW TABLES; COPY inference TO '{out}'",
+        "DESCRIBE SELECT 1",
+        "DESCRIBE inference; COPY inference TO '{out}'",
+        "DESCRIBE '/etc/passwd'",
+        "SHOW ALL",
+        "SHOW COLUMNS FROM inference LIKE 'a'",
         "PREPARE p AS SELECT 1",
         "VALUES (1)",
         "DROP TABLE inference",
@@ -86,6 +97,9 @@ def test_everything_else_is_refused_before_the_engine_sees_it(target: TableTarge
 
     with pytest.raises(QueryError):
         check(sql.format(out=tmp_path / "out.parquet"))
+    if sql not in ANSWERED_WITHOUT_THE_ENGINE:
+        with pytest.raises(StatementError):
+            query(target, sql.format(out=tmp_path / "out.parquet"))
 
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -121,6 +135,47 @@ def test_an_unknown_table_is_answered_with_the_known_ones(target: TableTarget) -
         query(target, "SELECT * FROM inferences")
     with pytest.raises(QueryError, match="inference, spans and ledger"):
         query(target, "SELECT * FROM requests")
+
+
+@pytest.mark.usefixtures("recorded")
+def test_tables_are_listed(target: TableTarget) -> None:
+    """All three, and which of them exist yet."""
+    expected = [{"table": name, "exists": name == "inference"} for name in ("inference", "spans", "ledger")]
+    assert rows(query(target, "show tables ;")) == expected
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DESCRIBE spans",
+        "desc spans;",
+        "describe table SPANS",
+        'DESCRIBE "spans"',
+        "SHOW COLUMNS\nFROM spans",
+        "show columns in `spans`",
+    ],
+)
+def test_columns_are_listed_before_there_is_a_table(target: TableTarget, sql: str) -> None:
+    """Name, SQL type and meaning of each, in the table's order."""
+    found = rows(query(target, sql))
+    assert [(row["column"], row["type"]) for row in found] == [(column.name, column.type) for column in SPANS.columns]
+    assert all(row["meaning"] for row in found)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_columns_of_users_are_listed_too(target: TableTarget) -> None:
+    """Behind infertap's own, with their SQL type."""
+    own = len(INFERENCE.columns)
+    assert query(target, "DESCRIBE inference").num_rows == own
+    DeltaTable(f"{target.uri}/inference").alter.add_columns([Field("team", "string"), Field("cost", "long")])
+    added = rows(query(target, "DESCRIBE inference"))[own:]
+    assert [(row["column"], row["type"]) for row in added] == [("team", "STRING"), ("cost", "BIGINT")]
+
+
+def test_an_unknown_table_has_no_columns(target: TableTarget) -> None:
+    """The nearest name is offered, as in a query."""
+    with pytest.raises(QueryError, match="there is no table `inferenc`; did you mean `inference`"):
+        query(target, "DESCRIBE inferenc")
 
 
 @pytest.mark.usefixtures("recorded")

@@ -29,7 +29,7 @@ FIELDS = "\nValid fields are inference.path, inference.status_code, inference.du
         ),
         (
             f"Schema error: No field named zzz.{FIELDS}",
-            "there is no column `zzz`; SELECT * ... LIMIT 1 shows them all",
+            "there is no column `zzz`; DESCRIBE with the name of a table lists them all",
         ),
         (
             "Error during planning: table 'datafusion.public.inferenc' not found",
