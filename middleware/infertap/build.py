@@ -52,7 +52,7 @@ def prepare(config: Config | None = None) -> Pipeline | Idle:
         config = config or Config()
         return _prepare(config, EventLog(is_throwaway=config.throws_away))
     except OtelConfigError as error:
-        return _idle(error.problems)
+        return _idle([*error.problems, *error.remarks])
     except ConfigError:
         raise
     except Exception as error:
@@ -77,7 +77,7 @@ def prepare_or_idle(config: Config | None) -> Pipeline | Idle:
     try:
         return prepare(config)
     except ConfigError as error:
-        return _idle(error.problems)
+        return _idle([*error.problems, *error.remarks])
 
 
 def _prepare(config: Config, log: EventLog) -> Pipeline | Idle:

@@ -62,9 +62,9 @@ def choose(config: Config, otel: OtelEnvironment, *, cwd: Path) -> Choice:
     own = [*_place_problems(config, table, cwd), *(otel.platform_problems if _otlp_matters(config, otel) else ())]
     mistakes = otel.problems if config.destination != "none" else ()
     if own:
-        raise ConfigError([*own, *mistakes, *config.warnings])
+        raise ConfigError([*own, *mistakes], config.warnings)
     if mistakes:
-        raise OtelConfigError([*mistakes, *config.warnings])
+        raise OtelConfigError(mistakes, config.warnings)
     kind, reason, conflict = _decide(config, otel)
     targets = Targets(
         table=table if kind in ("table", "both") else None,
@@ -92,7 +92,7 @@ def _place_problems(config: Config, table: TableTarget, cwd: Path) -> list[str]:
         return []
     spool = Path(os.path.normpath(cwd / config.spool_dir.expanduser()))
     return [
-        f"spool_dir: {spool} lies inside the table {root / name}; its vacuum would delete the spool"
+        f"{config.where('spool_dir')}: {spool} lies inside the table {root / name}; its vacuum would delete the spool"
         for name in _TABLE_FOLDERS
         if spool == root / name or (root / name) in spool.parents
     ]

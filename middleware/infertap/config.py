@@ -7,12 +7,11 @@
 """
 
 import contextlib
-import difflib
 import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -23,10 +22,12 @@ from pydantic.fields import FieldInfo
 from infertap.errors import ConfigError
 from infertap.header_names import not_for_answers, not_for_requester, not_names
 from infertap.paths import useless
+from infertap.words import nearest
 from infertap.wrong_values import MAP_WORDS, SIZE_WORDS, describe, shown
 
 ENV_PREFIX = "INFERTAP_"
 CONFIG_FILE_VARIABLE = "INFERTAP_CONFIG"
+_ARGUMENT = "argument"
 
 _KUBERNETES_LINK = re.compile(
     r"INFERTAP_(PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?|SERVICE_HOST|SERVICE_PORT(_\w+)?)$"
@@ -144,7 +145,8 @@ class Config(BaseModel):
     """What `InferenceMiddleware` and the sidecar are told.
 
     Settings that are not given as arguments come from `INFERTAP_*` variables, then from the TOML file named by
-    `INFERTAP_CONFIG`, then from the defaults.
+    `INFERTAP_CONFIG`, then from the defaults. `config_file` names another file; `flags` says for messages
+    by which flag of a command line an argument came, by the setting's name.
 
     Raises:
         ConfigError: with every problem at once.
@@ -255,25 +257,29 @@ class Config(BaseModel):
         try:
             super().__init__(**layers.values)
         except ValidationError as error:
-            problems += [_problem(details, layers, type(self).model_fields) for details in error.errors()]
+            problems += [_problem(details, layers.sources, type(self).model_fields) for details in error.errors()]
             # What is wrong beside it shall be heard in the same start.
             wrong = {str(details["loc"][0]) for details in error.errors() if details["loc"]}
             rest = {name: value for name, value in layers.values.items() if name not in wrong}
             with contextlib.suppress(ValidationError):
                 super().__init__(**rest)
-                problems += self._problems()
+                self._sources = layers.sources
+                problems += [line for line in self._problems() if re.split("[ :]", line, maxsplit=1)[0] not in wrong]
         else:
+            self._sources = layers.sources
             problems += self._problems()
         if problems:
-            # What is only a warning by itself may be the reason for the rest.
-            raise ConfigError([*problems, *layers.warnings])
-        self._sources = layers.sources
+            raise ConfigError(problems, layers.warnings)
         self._warnings = layers.warnings
 
     @property
     def sources(self) -> Mapping[str, str]:
         """Setting name to where it came from; a name that is absent has its default."""
         return self._sources
+
+    def where(self, name: str) -> str:
+        """A setting's name for a message, with where its value came from: `tables (--tables)`."""
+        return _where(name, self._sources)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -293,27 +299,18 @@ class Config(BaseModel):
     def _problems(self) -> list[str]:
         """What the types alone cannot say."""
         problems = [
-            f"{name} = {getattr(self, name)!r} is not built yet; leave it out"
+            f"{self.where(name)}: {getattr(self, name)!r} is not built yet; leave it out"
             for name, values in _NOT_BUILT.items()
             if getattr(self, name) in values
         ]
         if self.inline_bytes_max > self.capture_bytes_max:
-            problems.append("inline_bytes_max must not be larger than capture_bytes_max")
+            problems.append(f"{self.where('inline_bytes_max')} must not be larger than capture_bytes_max")
         if self.segment_bytes_max > self.spool_bytes_max:
-            problems.append("segment_bytes_max must not be larger than spool_bytes_max")
+            problems.append(f"{self.where('segment_bytes_max')} must not be larger than spool_bytes_max")
         if self.outer_secret is not None and not _SECRET.fullmatch(self.outer_secret):
-            problems.append("outer_secret: expected at least 16 visible ASCII characters (its text is not shown)")
-        scheme, separator, _ = self.tables.partition("://")
-        half = self.tables.partition(":")[0]
-        if not separator and half != self.tables and half.lower() in _URI_SCHEMES:
-            meant = "file:///folder" if half.lower() == "file" else f"{half}://bucket/path"
-            problems.append(f"tables: {half}: is no folder, and a URI looks like {meant}")
-        if separator and scheme.lower() not in _URI_SCHEMES:
-            problems.append(f"tables: unknown scheme {scheme!r}; known are {', '.join(_URI_SCHEMES)}, or a plain path")
-        elif separator and (problem := _uri_problem(self.tables)) is not None:
-            problems.append(f"tables: {problem}")
-        if not self.tables.strip():
-            problems.append("tables: expected a folder or a URI")
+            words = "expected at least 16 visible ASCII characters (its text is not shown)"
+            problems.append(f"{self.where('outer_secret')}: {words}")
+        problems += [f"{self.where('tables')}: {problem}" for problem in _root_problems(self.tables)]
         paths = (
             ("tables", Path(self.tables)),
             ("spool_dir", self.spool_dir),
@@ -323,18 +320,18 @@ class Config(BaseModel):
             try:
                 _ = folder and folder.expanduser()
             except RuntimeError:
-                problems.append(f"{name}: nobody's home is {folder}")
+                problems.append(f"{self.where(name)}: nobody's home is {folder}")
         return problems + self._header_problems() + self._name_problems()
 
     def _name_problems(self) -> list[str]:
         """Entries of lists that could never match anything."""
         problems = [
-            f"{name}: {problem}"
+            f"{self.where(name)}: {problem}"
             for name in ("include_paths", "exclude_paths")
             for problem in useless(getattr(self, name))
         ]
         problems += [
-            f"{name}: entry {number} has neither a letter nor a digit, so it is no name"
+            f"{self.where(name)}: entry {number} has neither a letter nor a digit, so it is no name"
             for name in ("redact_keys", "redact_except")
             for number, key in enumerate(getattr(self, name), start=1)
             if not any(map(str.isalnum, key))
@@ -348,7 +345,22 @@ class Config(BaseModel):
             "requester_header": None if requester is None else not_for_requester(requester),
             "capture_headers": not_names(self.capture_headers),
         }
-        return [f"{name}: {problem}" for name, problem in found.items() if problem is not None]
+        return [f"{self.where(name)}: {problem}" for name, problem in found.items() if problem is not None]
+
+
+def _root_problems(tables: str) -> Iterable[str]:
+    """What is wrong with the tables' root."""
+    scheme, separator, _ = tables.partition("://")
+    half = tables.partition(":")[0]
+    if not separator and half != tables and half.lower() in _URI_SCHEMES:
+        meant = "file:///folder" if half.lower() == "file" else f"{half}://bucket/path"
+        yield f"{half}: is no folder, and a URI looks like {meant}"
+    if separator and scheme.lower() not in _URI_SCHEMES:
+        yield f"unknown scheme {scheme!r}; known are {', '.join(_URI_SCHEMES)}, or a plain path"
+    elif separator and (problem := _uri_problem(tables)) is not None:
+        yield problem
+    if not tables.strip():
+        yield "expected a folder or a URI"
 
 
 def _uri_problem(uri: str) -> str | None:
@@ -371,27 +383,26 @@ class _Layers:
         self.sources: dict[str, str] = {}
         known = set(fields)
         given = dict(arguments)
+        flags: Mapping[str, str] = given.pop("flags", None) or {}
         file = given.pop("config_file", None) or environ.get(CONFIG_FILE_VARIABLE)
         if file:
-            self._add({**self._read_toml(Path(file))}, str(file))
+            self._add(self._read_toml(Path(file)), lambda _: str(file))
         variables = {
             name: environ[ENV_PREFIX + name.upper()]
             for name in known
             if environ.get(ENV_PREFIX + name.upper(), "") != ""
         }
-        self._add(variables, "environment")
-        self._add(given, "argument")
+        self._add(variables, lambda name: f"{ENV_PREFIX}{name.upper()}")
+        self._add(given, lambda name: flags.get(name, _ARGUMENT))
         for name in _PLANNED:
             if name in self.values or environ.get(ENV_PREFIX + name.upper()):
                 self.values.pop(name, None)
-                self.problems.append(f"{name} is not built yet; leave it out")
+                self.problems.append(f"{_where(name, self.sources)} is not built yet; leave it out")
         self.warnings = tuple(_unknown_variables(environ, known | SIDECAR_SETTINGS | set(_PLANNED)))
 
-    def _add(self, values: Mapping[str, Any], source: str) -> None:
+    def _add(self, values: Mapping[str, Any], source_of: Callable[[str], str]) -> None:
         self.values.update(values)
-        for name in values:
-            variable = source == "environment"
-            self.sources[name] = f"{ENV_PREFIX}{name.upper()}" if variable else source
+        self.sources.update({name: source_of(name) for name in values})
 
     def _read_toml(self, path: Path) -> dict[str, Any]:
         try:
@@ -413,16 +424,19 @@ def _unknown_variables(environ: Mapping[str, str], known: set[str] | frozenset[s
             continue
         if _KUBERNETES_LINK.match(variable):
             continue
-        nearest = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {ENV_PREFIX}{nearest[0]}?" if nearest else ""
+        meant = nearest(name, names)
+        hint = f"; did you mean {ENV_PREFIX}{meant}?" if meant else ""
         yield f"{variable} is no setting of infertap and is ignored{hint}"
 
 
-def _problem(details: Any, layers: _Layers, fields: Mapping[str, FieldInfo]) -> str:
+def _where(name: str, sources: Mapping[str, str]) -> str:
+    source = sources.get(name)
+    return name if source in (None, _ARGUMENT) else f"{name} ({source})"
+
+
+def _problem(details: Any, sources: Mapping[str, str], fields: Mapping[str, FieldInfo]) -> str:
     name = str(details["loc"][0])
-    source = layers.sources.get(name)
-    where = f"{name} ({source})" if source not in (None, "argument") else name
     if details["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(name, sorted(fields), n=1)
-        return f"{where}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
-    return f"{where}: {describe(name, fields[name], details)}"
+        meant = nearest(name, fields)
+        return f"{_where(name, sources)}: no such setting" + (f"; did you mean {meant}?" if meant else "")
+    return f"{_where(name, sources)}: {describe(name, fields[name], details)}"

@@ -8,11 +8,26 @@ class InfertapError(Exception):
 
 
 class ConfigError(InfertapError):
-    """The settings cannot work. Carries *all* problems, so that one start shows the whole list."""
+    """The settings cannot work. Carries *all* problems, so that one start shows the whole list.
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    Args:
+        problems: What stops the start.
+        remarks: What would be a warning by itself, and may be the reason for the rest.
+    """
+
+    def __init__(self, problems: Sequence[str], remarks: Sequence[str] = ()) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(f"- {problem}" for problem in self.problems))
+        self.remarks = tuple(remarks)
+        super().__init__("\n".join(self.lines))
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Servers hand exceptions from worker to master; by default the text alone would go."""
+        return type(self), (self.problems, self.remarks)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Problems and remarks as they are shown, one line each."""
+        return (*(f"- {problem}" for problem in self.problems), *(f"! {remark}" for remark in self.remarks))
 
 
 class OtelConfigError(ConfigError):

@@ -20,6 +20,8 @@ class Command(NamedTuple):
 
     module: str
     summary: str
+    undone: str = ""
+    """What wrong settings keep from happening, for the message about them."""
 
 
 class CommandModule(Protocol):
@@ -29,16 +31,23 @@ class CommandModule(Protocol):
         """Run with the arguments after the command's name; the exit code. Raises: InfertapError."""
 
 
+_STARTED = ", nothing was started"
 COMMANDS = {
-    "serve": Command("infertap_sidecar.commands.serve", "record a model server: a proxy in front of it"),
-    "collect": Command("infertap_sidecar.commands.collect", "record what others send over OTLP: the receiver alone"),
-    "run": Command("infertap_sidecar.commands.run", "record an unmodified Python app: infertap run -- uvicorn app:app"),
-    "demo": Command("infertap_sidecar.demo.command", "watch a real model being recorded, start to finish"),
+    "serve": Command("infertap_sidecar.commands.serve", "record a model server: a proxy in front of it", _STARTED),
+    "collect": Command(
+        "infertap_sidecar.commands.collect", "record what others send over OTLP: the receiver alone", _STARTED
+    ),
+    "run": Command(
+        "infertap_sidecar.commands.run", "record an unmodified Python app: infertap run -- uvicorn app:app", _STARTED
+    ),
+    "demo": Command("infertap_sidecar.demo.command", "watch a real model being recorded, start to finish", _STARTED),
     "query": Command("infertap_sidecar.commands.query", "ask the tables in SQL"),
     "show": Command("infertap_sidecar.commands.show", "one request with its answer, spans and timing"),
     "doctor": Command("infertap_sidecar.commands.doctor", "where records go and why, and whether they can"),
-    "drain": Command("infertap_sidecar.commands.drain", "deliver what waits in the spool"),
-    "maintain": Command("infertap_sidecar.commands.maintain", "compact and clean up the tables"),
+    "drain": Command("infertap_sidecar.commands.drain", "deliver what waits in the spool", ", nothing was delivered"),
+    "maintain": Command(
+        "infertap_sidecar.commands.maintain", "compact and clean up the tables", ", nothing was changed"
+    ),
 }
 
 
@@ -102,7 +111,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     except ConfigError as error:
         count = len(error.problems)
         print(
-            f"infertap {name}: {count} problem{'' if count == 1 else 's'}, nothing was started\n{error}",
+            f"infertap {name}: {count} problem{'' if count == 1 else 's'}{COMMANDS[name].undone}\n{error}",
             file=sys.stderr,
         )
         return WRONG_USAGE

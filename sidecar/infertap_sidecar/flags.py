@@ -4,7 +4,6 @@ Values stay text until `Config` reads them, so that a wrong flag and a wrong var
 """
 
 import argparse
-import difflib
 import os
 import shutil
 import textwrap
@@ -18,7 +17,7 @@ from infertap.config import ENV_PREFIX, Config
 from infertap.errors import ConfigError
 from infertap.otel_env import OtelEnvironment
 from infertap.platforms import PLATFORMS
-from infertap.words import exact_size
+from infertap.words import exact_size, nearest
 from infertap.wrong_values import choices_of
 from infertap_sidecar.width import WIDTH_MAX
 
@@ -137,17 +136,17 @@ def read_settings(
     if not problems:
         hint = f"; {stray}" if stray else ""
         problems = [f"{argument}: no such argument{hint}" for argument in unknown[:1]]
-    config: C | None = None
+    given = {name: value for name, value in vars(parsed).items() if name not in own}
     try:
-        config = model(**{name: value for name, value in vars(parsed).items() if name not in own})
+        config = model(**given, flags={name: flag(name) for name in given})
     except ConfigError as error:
         problems += error.problems
+        remarks = error.remarks
     else:
-        # What is only a warning by itself shall be heard in the same start.
-        problems += config.warnings if problems else ()
-    if config is None or problems:
-        raise ConfigError([*problems, *(_otel_problems(parsed) if delivers else ())])
-    return config
+        if not problems:
+            return config
+        remarks = config.warnings
+    raise ConfigError([*problems, *(_otel_problems(parsed) if delivers else ())], remarks)
 
 
 def _otel_problems(parsed: argparse.Namespace) -> Sequence[str]:
@@ -159,8 +158,9 @@ def _otel_problems(parsed: argparse.Namespace) -> Sequence[str]:
 
 def _unknown(argument: str, known: Sequence[str]) -> str:
     name = argument.split("=", 1)[0]
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f"{name}: no such flag" + (f"; did you mean {nearest[0]}?" if nearest else "")
+    # Without the dashes, which make everything look alike.
+    meant = nearest(name.lstrip("-"), [option[2:] for option in known if option.startswith("--")])
+    return f"{name}: no such flag" + (f"; did you mean --{meant}?" if meant else "")
 
 
 def _describe(name: str, field: FieldInfo) -> str:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field
 
 from infertap.config import Config, Size
+from infertap.wrong_values import shown
 from infertap_sidecar.address import Address, parse_address
 
 
@@ -13,6 +14,8 @@ def _upstream(value: object) -> object:
     if not isinstance(value, str) or value.startswith("unix:/"):
         return value
     expected = "expected http://host:port, https://host:port or unix:/path"
+    if "@" not in value and "?" not in value:
+        expected = f"{shown(value)} is no address of a server; {expected}"
     try:
         parts = urlsplit(value)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -24,12 +27,6 @@ def _upstream(value: object) -> object:
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(f"{expected}, without a path: requests keep theirs")
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def _given(value: object) -> object:
-    if value is None:
-        raise ValueError("not set; name the model server: --upstream http://127.0.0.1:8000")
-    return value
 
 
 def _one(value: object) -> object:
@@ -53,7 +50,8 @@ class SidecarConfig(Config):
     """Everything that an environment or a TOML file for the sidecar may say; no command needs all of it."""
 
     upstream: Annotated[str | None, BeforeValidator(_upstream)] = Field(
-        None, description="The model server: http://host:port, https://host:port or unix:/path."
+        None,
+        description="The model server: http://host:port, https://host:port or unix:/path; without a port, 80 or 443.",
     )
     listen: AddressText = Field("127.0.0.1:8900", description="Where clients connect: host:port or unix:/path.")
     admin: AddressText = Field("127.0.0.1:8901", description="Operator's port: /livez, /readyz, /metrics.")
@@ -104,7 +102,7 @@ class SidecarConfig(Config):
                 continue
             other = taken.setdefault(text, name)
             if other != name:
-                problems.append(f"{other} and {name} are both {text}; they need two addresses")
+                problems.append(f"{self.where(other)} and {self.where(name)} are both {text}; they need two addresses")
         return problems
 
     @property
@@ -132,15 +130,15 @@ class ReceiverAddresses(NamedTuple):
 class ServeConfig(SidecarConfig):
     """What `infertap serve` runs with. Raises: ConfigError with every problem at once."""
 
-    upstream: Annotated[str | None, BeforeValidator(_given), BeforeValidator(_upstream)] = Field(
-        None, validate_default=True, description=SidecarConfig.model_fields["upstream"].description
-    )
-
     @property
     def upstream_url(self) -> str:
         """The upstream, which a valid `ServeConfig` has."""
         assert self.upstream is not None
         return self.upstream
+
+    def _problems(self) -> list[str]:
+        missing = ["upstream: not set; name the model server: --upstream http://127.0.0.1:8000"]
+        return [*(missing if self.upstream is None else ()), *super()._problems()]
 
 
 class CollectConfig(SidecarConfig):

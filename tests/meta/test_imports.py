@@ -22,7 +22,7 @@ MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
     "targets": {"urls"},
     "masking": set(),
-    "config": {"errors", "header_names", "paths", "wrong_values"},
+    "config": {"errors", "header_names", "paths", "words", "wrong_values"},
     "header_names": set(),
     "wrong_values": {"words"},
     "platforms": {"targets"},

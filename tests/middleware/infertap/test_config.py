@@ -38,7 +38,7 @@ def toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pat
 def _problems(**arguments: Any) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
         Config(**arguments)
-    assert str(caught.value) == "\n".join(f"- {problem}" for problem in caught.value.problems)
+    assert str(caught.value) == "\n".join(caught.value.lines)
     return caught.value.problems
 
 
@@ -151,6 +151,54 @@ def test_settings_of_the_sidecar_are_no_mistake_in_an_app(monkeypatch: pytest.Mo
     assert Config().warnings == ()
 
 
+def test_every_problem_names_its_source(monkeypatch: pytest.MonkeyPatch, toml: Callable[[str], Path]) -> None:
+    """Variable, file or flag, also for what no type can say; an argument in Python needs none."""
+    file = toml('durability = "strict"\nredact_keys = ["--"]\nspool_dir = "~no-such-user/x"\nworker = "x"\n')
+    monkeypatch.setenv("INFERTAP_OUTER_SECRET", "short")
+    monkeypatch.setenv("INFERTAP_INCLUDE_PATHS", "x")
+    monkeypatch.setenv("INFERTAP_SEGMENT_BYTES_MAX", "2GiB")
+    flags = {"tables": "--tables", "drain_s": "--drain-s"}
+    problems = _problems(tables="x://", drain_s="ten", capture_headers="a b", flags=flags)
+    assert [problem.partition(")")[0] for problem in problems[:-1]] == [
+        f"worker ({file}",
+        "drain_s (--drain-s",
+        f"durability ({file}",
+        "segment_bytes_max (INFERTAP_SEGMENT_BYTES_MAX",
+        "outer_secret (INFERTAP_OUTER_SECRET",
+        "tables (--tables",
+        f"spool_dir ({file}",
+        "capture_headers: no header names: 'a b'",
+        "include_paths (INFERTAP_INCLUDE_PATHS",
+    ]
+    assert problems[-1].startswith(f"redact_keys ({file})")
+    assert Config(tables="./x", flags=flags, **_harmless()).sources["tables"] == "--tables"
+
+
+def _harmless() -> dict[str, Any]:
+    """Arguments over what the test above has in file and environment."""
+    return {
+        "durability": "batched", "redact_keys": (), "spool_dir": None, "outer_secret": None, "include_paths": (),
+        "segment_bytes_max": "1MiB", "config_file": os.devnull,
+    }  # fmt: skip
+
+
+def test_a_warning_is_no_problem_and_is_heard_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the reason for the rest, and is not counted."""
+    monkeypatch.setenv("INFERTAP_TABELS", "x")
+    with pytest.raises(ConfigError) as caught:
+        Config(drain_s="ten")
+    assert len(caught.value.problems) == 1
+    assert caught.value.remarks == Config().warnings
+    assert str(caught.value).splitlines()[1] == f"! {Config().warnings[0]}"
+
+
+def test_only_a_name_that_is_near_is_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`content` has nothing to do with `nonsense`."""
+    monkeypatch.setenv("INFERTAP_NONSENSE", "x")
+    assert "did you mean" not in Config().warnings[0] + _problems(nonsense=1)[0]
+    assert _problems(contents=1)[0].endswith("did you mean content?")
+
+
 def test_an_unknown_variable_is_a_warning_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its value is not repeated: it may be a secret."""
     monkeypatch.setenv("INFERTAP_TABELS", _SECRET)
@@ -177,7 +225,7 @@ def test_what_is_not_built_yet_is_an_error(
     monkeypatch: pytest.MonkeyPatch, toml: Callable[[str], Path], name: str, value: object
 ) -> None:
     """From every source, and never ignored."""
-    expected = f"{name} = {value!r} is not built yet" if name in Config.model_fields else f"{name} is not built yet"
+    expected = f"{name}: {value!r} is not built yet" if name in Config.model_fields else f"{name} is not built yet"
     assert [problem.startswith(expected) for problem in _problems(**{name: value})] == [True]
     toml(f'{name} = "{value}"')
     assert any(name in problem and "not built" in problem for problem in _problems())

@@ -38,4 +38,5 @@ def test_everything_that_is_raised_on_purpose_has_one_base() -> None:
 
 def test_a_configuration_error_survives_a_process_border() -> None:
     """Servers hand exceptions from worker to master."""
-    assert pickle.loads(pickle.dumps(ConfigError(["a", "b"]))).problems == ("a", "b")
+    copy = pickle.loads(pickle.dumps(ConfigError(["a", "b"], ["c"])))
+    assert (copy.problems, copy.remarks, str(copy)) == (("a", "b"), ("c",), "- a\n- b\n! c")

@@ -396,8 +396,8 @@ def test_all_problems_come_at_once_and_nothing_starts(tmp_path: Path) -> None:
     for words in (
         "--upstrem: no such flag; did you mean --upstream?",
         "upstream:",
-        "listen:",
-        "workers:",
+        "listen (--listen):",
+        "workers (--workers):",
         "INFERTAP_QUEUE",
     ):
         assert words in result.stderr
@@ -414,14 +414,14 @@ def test_mistakes_in_otel_variables_stop_the_sidecar(tmp_path: Path) -> None:
 
 
 def test_a_sidecar_before_itself_is_refused(infertap: Any, free_port: Callable[[], int]) -> None:
-    """Its own address as the upstream: exit code 2 from serve and from doctor, and nothing was started."""
+    """Its own address as the upstream: exit code 2 from serve and from doctor."""
     port = free_port()
     flags = ("--upstream", f"http://localhost:{port}", "--listen", f"127.0.0.1:{port}")
     for command in ("serve", "doctor"):
         done = infertap(command, *flags)
         assert done.returncode == 2
         assert "is this sidecar itself (listen = 127.0.0.1" in done.stderr
-        assert "nothing was started" in done.stderr
+        assert ("nothing was started" in done.stderr) == (command == "serve")
 
 
 def test_an_address_in_use_is_a_failure(tmp_path: Path) -> None:

@@ -116,11 +116,30 @@ def test_mistakes_in_otel_variables_stand_beside_those_in_the_settings(
     upstream = ("--upstream", "http://127.0.0.1:1") if command == "serve" else ()
     wrong = infertap(command, *upstream, "--drain-s", "ten", **variables)
     right = infertap(command, *upstream, **variables)
+    undone = {"doctor": "", "drain": ", nothing was delivered"}.get(command, ", nothing was started")
     for result, count in ((wrong, 4), (right, 3)):
         assert result.returncode == 2
-        assert f"{count} problems, nothing was started" in result.stderr
+        assert result.stderr.splitlines()[0] == f"infertap {command}: {count} problems{undone}"
         assert all(name in result.stderr for name in variables if name.startswith("OTEL_"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_only_a_warning_is_not_counted(infertap: Any) -> None:
+    """A variable that is no setting stands below the problems; a flag that is like none gets no proposal."""
+    result = infertap("serve", "--upstream", "http://h:1", "--nonsense", "x", "--tabels", "y", INFERTAP_ZZZ="1")
+    assert result.stderr.splitlines() == [
+        "infertap serve: 2 problems, nothing was started",
+        "- --nonsense: no such flag",
+        "- --tabels: no such flag; did you mean --tables?",
+        "! INFERTAP_ZZZ is no setting of infertap and is ignored",
+    ]
+
+
+@pytest.mark.parametrize("command", [("query", "SELECT 1"), ("show",)])
+def test_a_reading_command_names_the_flag_and_starts_nothing(infertap: Any, command: tuple[str, ...]) -> None:
+    """So it does not say that nothing was started."""
+    result = infertap(*command, "--tables", "s4://b/x")
+    assert result.stderr.startswith(f"infertap {command[0]}: 1 problem\n- tables (--tables): unknown scheme 's4'")
 
 
 def test_the_tables_can_be_asked_whatever_is_wrong_with_an_exporter(infertap: Any) -> None:

@@ -30,6 +30,33 @@ def test_other_upstreams_are_refused(given: str) -> None:
         ServeConfig(upstream=given)
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("nonsense", "'nonsense' is no address of a server; expected http://host:port"),
+        ("http://h/v1", "'http://h/v1' is no address of a server; expected http://host:port"),
+        ("http://u:secret@h", "upstream: expected http://host:port"),
+        ("http://h?key=secret", "upstream: expected http://host:port"),
+    ],
+)
+def test_a_wrong_upstream_is_repeated_unless_it_may_hold_a_secret(given: str, shown: str) -> None:
+    """What was typed stands beside what was expected."""
+    with pytest.raises(ConfigError) as caught:
+        ServeConfig(upstream=given)
+    (problem,) = caught.value.problems
+    assert shown in problem
+    assert "secret" not in problem
+
+
+@pytest.mark.parametrize("upstream", [{}, {"upstream": "nonsense"}])
+def test_without_a_right_upstream_the_rest_is_heard_all_the_same(upstream: dict[str, str]) -> None:
+    """In one list, and the upstream once."""
+    with pytest.raises(ConfigError) as caught:
+        ServeConfig(**upstream, outer_secret="short", include_paths="x", listen="h:1", admin="h:1")
+    names = sorted(problem.split(":")[0] for problem in caught.value.problems)
+    assert names == ["include_paths", "listen and admin are both h", "outer_secret", "upstream"]
+
+
 def test_serve_needs_an_upstream_and_other_commands_do_not() -> None:
     """One file or environment serves all commands."""
     assert SidecarConfig().upstream is None
