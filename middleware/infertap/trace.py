@@ -25,7 +25,7 @@ from opentelemetry.util.types import AttributeValue
 
 from infertap.otel_current import current_context
 from infertap.record import FIELD_CHARACTERS_MAX, TAGS_MAX, ErrorCode, PendingSpan, SpanFacts, TraceIds
-from infertap.sizes import ENTRY_BYTES, ITEMS_MAX, TooLargeError, owned, prints_long, value_bytes
+from infertap.sizes import BYTES_A_CHARACTER, ENTRY_BYTES, ITEMS_MAX, TooLargeError, owned, prints_long, value_bytes
 from infertap.stacks import Stack
 from infertap.texts import text_of
 from infertap.trace_context import STATE_KEY, PureSampler, derive_ids, marked_state
@@ -330,28 +330,26 @@ def annotate(**tags: object) -> None:
     for name, value in tags.items():
         if value is None:
             continue
-        kept = None if prints_long(value, FIELD_CHARACTERS_MAX) else _kept_tag(value)
+        kept, size = _kept_tag(value)
         replaced = span.tags.pop(name, None)
         if replaced is not None:
-            span.content_bytes -= _tag_bytes(name, replaced)
+            span.content_bytes -= ENTRY_BYTES + value_bytes(name) + owned(replaced)[1]
         characters = len(name) + (len(kept) if isinstance(kept, str) else 0)
         if kept is not None and characters <= FIELD_CHARACTERS_MAX and len(span.tags) < TAGS_MAX:
             span.tags[name] = kept
-            span.content_bytes += _tag_bytes(name, kept)
+            span.content_bytes += ENTRY_BYTES + value_bytes(name) + size
         else:
             span.left_out(ErrorCode.TAGS_OVER_LIMIT)
 
 
-def _kept_tag(value: object) -> object:
-    """Text; of lists and maps a copy, whose JSON is the worker's to write."""
+def _kept_tag(value: object) -> tuple[object, int]:
+    """Text, or a copy of a list or a map, whose JSON is the worker's to write; None where it is too long. Its bytes."""
     if isinstance(value, (dict, list, tuple)):
         try:
-            return owned(value)[0]
+            kept, size = owned(value)
         except TooLargeError:
-            # Short as it is, something in it has no JSON, such as a set.
-            return text_of(value)
-    return text_of(value)
-
-
-def _tag_bytes(name: str, kept: object) -> int:
-    return ENTRY_BYTES + value_bytes(name) + value_bytes(kept)
+            # Where it is short all the same, something in it has no JSON, such as a set.
+            pass
+        else:
+            return (kept, size) if size <= BYTES_A_CHARACTER * FIELD_CHARACTERS_MAX else (None, 0)
+    return (None, 0) if prints_long(value, FIELD_CHARACTERS_MAX) else owned(text_of(value))
