@@ -77,8 +77,12 @@ def test_every_request_of_the_demo_has_its_row(tmp_path: Path) -> None:
     assert "0 rows hold the clients' API key" in done.stdout
     target = TableTarget(str(tmp_path / "inference_tables"))
     stored = rows(
-        query(target, "SELECT client_request_id, status_code, is_stream, end_reason, response FROM inference")
+        query(
+            target,
+            "SELECT client_request_id, status_code, is_stream, end_reason, response, service_name FROM inference",
+        )
     )
+    assert {row["service_name"] for row in stored} == {"infertap-demo"}
     assert len({row["client_request_id"] for row in stored}) == len(stored) == 60
     assert {row["status_code"] for row in stored} == {200, 400, 404, 415, 500}
     streamed = [row for row in stored if row["is_stream"] and row["end_reason"] == "complete"]

@@ -19,6 +19,8 @@ POLL_S = 0.1
 READY_S_MAX = 60.0
 STOP_S_MAX = 30.0
 LOG_LINES_SHOWN = 20
+SERVICE_NAME = "infertap-demo"
+"""What the demo's rows say of their service."""
 
 
 class DemoError(InfertapError):
@@ -101,4 +103,5 @@ def reserved_port() -> Iterator[int]:
 
 def _environment() -> dict[str, str]:
     """Ours, without the settings of somebody's real deployment: the demo must not send its rows there."""
-    return {name: value for name, value in os.environ.items() if not name.startswith((ENV_PREFIX, "OTEL_", "MLFLOW_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith((ENV_PREFIX, "OTEL_", "MLFLOW_"))}
+    return {**kept, "OTEL_SERVICE_NAME": SERVICE_NAME}

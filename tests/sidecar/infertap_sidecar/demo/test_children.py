@@ -1,6 +1,7 @@
 """The processes that the demo starts."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -30,15 +31,16 @@ def test_a_child_that_ends_too_soon_is_an_error_with_its_last_words(tmp_path: Pa
 
 
 def test_settings_of_a_real_deployment_stay_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child does not see the variables that would send the demo's rows elsewhere."""
+    """A child does not see the variables that would send the demo's rows elsewhere, and has the demo's own name."""
     monkeypatch.setenv("INFERTAP_TABLES", "s3://production/tables")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "production")
     monkeypatch.setenv("DEMO_TEST_KEPT", "kept")
-    (tmp_path / "show_environment.py").write_text("import os; print(sorted(os.environ))")
+    (tmp_path / "show_environment.py").write_text("import os; print(*map('='.join, sorted(os.environ.items())))")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     with running("printer", ["show_environment"], log_dir=tmp_path) as child:
         child.process.wait(60)
     seen = child.log_end()
     assert "DEMO_TEST_KEPT" in seen
     assert "INFERTAP_" not in seen
-    assert "OTEL_" not in seen
+    assert re.findall(r"OTEL_\S+", seen) == ["OTEL_SERVICE_NAME=infertap-demo"]
