@@ -126,6 +126,7 @@ class _Reader:
             content_style=platform.content_style if platform is not None else "openinference",
             advice=vendor.advice if vendor is not None else "",
             resource=self._resource(platform),
+            endpoint_variable=self.endpoint_name() if own_endpoint else None,
         )
 
     def _draft(self, platform: Platform, protocol: str, headers: Mapping[str, str]) -> Draft:

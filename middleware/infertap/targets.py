@@ -41,8 +41,8 @@ _PUBLIC_STORAGE_OPTIONS = frozenset(
 )  # fmt: skip
 """Storage options that say where and how, and never who: whatever is not known here may be a credential."""
 
-_NOT_DELIVERY = frozenset({"endpoint", "protocol", "headers", "tenant"})
-"""Fields of `OtlpTarget` that are part of the identity, or secrets."""
+_NOT_DELIVERY = frozenset({"endpoint", "protocol", "headers", "tenant", "endpoint_variable"})
+"""Fields of `OtlpTarget` that are part of the identity, or secrets, or of no use to another process's settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,8 @@ class OtlpTarget:
     """What to look at where the platform refuses the credentials."""
     resource: Mapping[str, str] = field(default_factory=dict)
     """Resource attributes that go along where a record's own resource lacks them."""
+    endpoint_variable: str | None = field(default=None, compare=False)
+    """Name of the variable that holds the endpoint, where one does; only errors speak of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def read_tables(asked: Asked, read: Callable[[TableTarget], T]) -> tuple[T, list
 
     Raises: NoTableError, or InfertapError where what would be in that table waits; whatever `read` raises.
     """
-    # Before the tables: what lands in between was announced and is there, and not the other way around.
+    # Before the tables are read: what lands in between is announced and shown, and would else be neither.
     waiting = _undelivered(asked)
     try:
         return read(asked.tables), waiting

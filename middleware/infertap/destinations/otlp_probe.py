@@ -26,7 +26,13 @@ _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\
 _HTTP2_SETTINGS = b"\x04"
 """Fourth byte of the first frame that an HTTP/2 server sends."""
 _FIRST_BYTES = 9
-_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT (or OTEL_EXPORTER_OTLP_ENDPOINT)"
+_TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+_ANY_ENDPOINT = f"{_TRACES_ENDPOINT} (or OTEL_EXPORTER_OTLP_ENDPOINT)"
+_NOT_HERE = (404, 405, 501)
+"""What a server answers that knows no such path, or no POST."""
+_LATER = (408, 425, 429)
+_MAY_RECOVER = "the receiver is there and may recover"
+_OWN_LOG = "the receiver's own log says what it does not like"
 _PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
 _HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 
@@ -85,14 +91,18 @@ def explain(target: OtlpTarget, answer: Answer) -> ProbeResult:
     if answer.verdict is Verdict.ACCEPTED:
         return ProbeResult(True)
     if answer.verdict in (Verdict.REFUSED, Verdict.TOO_LARGE, Verdict.UNENCODABLE):
-        return ProbeResult(False, answer.reason, "the receiver's own log says what it does not like")
+        return ProbeResult(False, answer.reason, _OWN_LOG)
     status = _http_status(answer.reason)
     if status in (401, 403, 407) or "UNAUTHENTICATED" in answer.reason or "PERMISSION_DENIED" in answer.reason:
         return ProbeResult(False, answer.reason, _fix_credentials(target))
-    if target.protocol != "grpc" and (status in (404, 405) or 300 <= status < 400 or "HTML" in answer.reason):
+    if target.protocol != "grpc" and (status in _NOT_HERE or 300 <= status < 400 or "HTML" in answer.reason):
         return ProbeResult(False, answer.reason, _fix_path(target, status))
+    if answer.reason.startswith("gRPC UNIMPLEMENTED"):
+        return ProbeResult(False, answer.reason, _fix_unimplemented(target, answer))
+    if 400 <= status < 500 and status not in _LATER:
+        return ProbeResult(False, answer.reason, _OWN_LOG)
     if status or answer.reason.startswith(("gRPC RESOURCE_EXHAUSTED", "gRPC INTERNAL", "gRPC ABORTED")):
-        return ProbeResult(False, answer.reason, "the receiver is there and may recover")
+        return ProbeResult(False, answer.reason, _MAY_RECOVER)
     return ProbeResult(False, answer.reason, _fix_wire(target, answer))
 
 
@@ -150,17 +160,12 @@ def _fix_wire(target: OtlpTarget, answer: Answer) -> str:
     wire = wire_of(host, port)
     grpc = target.protocol == "grpc"
     if wire in (Wire.REFUSED, Wire.UNRESOLVED, Wire.UNREACHABLE):
-        what = (
-            f"correct what {target.platform} is told by its own variables"
-            if target.platform
-            else f"correct {_ENDPOINT}"
-        )
-        return f"{wire.value} at {host}:{port}: start the receiver, or {what}"
+        return f"{wire.value} at {host}:{port}: start the receiver, or correct {_endpoint(target)}"
     if wire is Wire.TLS and not tls:
-        return f"{host}:{port} speaks TLS: write https:// in {_ENDPOINT}"
+        return f"{host}:{port} speaks TLS: write https:// in {_endpoint(target)}"
     if wire in (Wire.HTTP1, Wire.HTTP2) and tls:
         insecure = " (or set OTEL_EXPORTER_OTLP_INSECURE=true)" if grpc and "://" not in target.endpoint else ""
-        return f"{host}:{port} speaks plain text: write http:// in {_ENDPOINT}{insecure}"
+        return f"{host}:{port} speaks plain text: write http:// in {_endpoint(target)}{insecure}"
     if wire is Wire.HTTP2 and not grpc:
         return f"{host}:{port} speaks gRPC: set {_PROTOCOL}=grpc, or use the HTTP port (usually 4318)"
     if wire is Wire.HTTP1 and grpc:
@@ -168,7 +173,7 @@ def _fix_wire(target: OtlpTarget, answer: Answer) -> str:
     if wire is Wire.TLS:
         return _fix_tls(target, answer)
     if wire in (Wire.HTTP1, Wire.HTTP2):
-        return "the receiver is there and may recover"
+        return _MAY_RECOVER
     return f"something listens at {host}:{port} that speaks neither gRPC nor HTTP"
 
 
@@ -179,8 +184,8 @@ def _fix_socket(target: OtlpTarget) -> str:
             probe.connect(target.endpoint.removeprefix("unix:"))
         except OSError as error:
             reason = "nobody listens" if isinstance(error, ConnectionRefusedError) else error.strerror or "no answer"
-            return f"{reason} at {target.endpoint}: start the receiver, or correct {_ENDPOINT}"
-    return "the receiver is there and may recover"
+            return f"{reason} at {target.endpoint}: start the receiver, or correct {_endpoint(target)}"
+    return _MAY_RECOVER
 
 
 def _fix_tls(target: OtlpTarget, answer: Answer) -> str:
@@ -207,15 +212,32 @@ def _fix_credentials(target: OtlpTarget) -> str:
 def _fix_path(target: OtlpTarget, status: int) -> str:
     path = urlsplit(target.endpoint).path.rstrip("/")
     if path.count(_TRACES_PATH) > 1:
+        if target.endpoint_variable == _TRACES_ENDPOINT:
+            return f"the path holds {_TRACES_PATH} twice: write it once in {_TRACES_ENDPOINT}"
         return (
             f"the path holds {_TRACES_PATH} twice: OTEL_EXPORTER_OTLP_ENDPOINT is the base URL, to which "
             f"{_TRACES_PATH} is added"
         )
     if not path.endswith((_TRACES_PATH, *_OTHER_TRACES_PATHS)):
-        return f"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is used as it is: let it end in {_TRACES_PATH}"
+        return f"{_TRACES_ENDPOINT} is used as it is: let it end in {_TRACES_PATH}"
     if 300 <= status < 400:
-        return f"redirects are not followed: write the final URL into {_ENDPOINT}"
-    return f"{without_credentials(target.endpoint)} is no OTLP intake: correct {_ENDPOINT}"
+        return f"redirects are not followed: write the final URL into {_endpoint(target)}"
+    place = without_credentials(target.endpoint)
+    return f"{place} is no OTLP receiver, or its path is another one: correct {_endpoint(target)}"
+
+
+def _fix_unimplemented(target: OtlpTarget, answer: Answer) -> str:
+    if target.compression != "none" and "compress" in answer.reason.lower():
+        return "set OTEL_EXPORTER_OTLP_COMPRESSION=none"
+    place = without_credentials(target.endpoint)
+    return f"{place} speaks gRPC, but is no OTLP receiver of traces: correct {_endpoint(target)}"
+
+
+def _endpoint(target: OtlpTarget) -> str:
+    """Where the user has said the endpoint, or would say it."""
+    if target.endpoint_variable is not None:
+        return target.endpoint_variable
+    return f"what {target.platform} is told by its own variables" if target.platform else _ANY_ENDPOINT
 
 
 def _http_status(reason: str) -> int:

@@ -225,6 +225,12 @@ def open_table(table: TableSchema, target: TableTarget) -> DeltaTable | None:
         return None
 
 
+def is_table(target: TableTarget) -> bool:
+    """Whether the root is a table itself. Raises what delta-rs raises."""
+    place = str(target.local_path or target.uri)
+    return DeltaTable.is_deltatable(place, storage_options=dict(target.storage_options) or None)
+
+
 def table_uri(target: TableTarget, table: TableSchema) -> str:
     """Where the table is, as delta-rs wants it."""
     folder = local_folder(target, table)

@@ -17,7 +17,7 @@ from deltalake import DeltaTable, QueryBuilder
 
 from infertap.errors import InfertapError, UsageError
 from infertap.tables.catalog import all_tables, asks_for_tables, columns_of, described_table
-from infertap.tables.delta import call, open_table, table_uri
+from infertap.tables.delta import call, is_table, open_table, table_uri
 from infertap.tables.failures import is_foreign_panic
 from infertap.tables.schema import TABLES, TableSchema
 from infertap.tables.sql_errors import missing_table, no_table, plain
@@ -144,6 +144,9 @@ def _execute(sql: str, tables: Mapping[str, DeltaTable], target: TableTarget) ->
         text = str(error)
     known = next((table for table in TABLES if table.name == missing_table(text)), None)
     if known is not None:
+        if call(known, "opening", partial(is_table, target)):
+            above = target.uri.rstrip("/").rpartition("/")[0]
+            raise QueryError(f"{target.uri} is a table itself; name the root, the folder above it: {above}")
         raise NoTableError(known.name, table_uri(target, known))
     raise QueryError(plain(text, tables=_NAMES))
 

@@ -2,14 +2,18 @@
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infertap.destinations.otlp_probe import Wire, probe, wire_of
-from infertap.targets import OtlpTarget
+from infertap.otel_env import OtelEnvironment
+from infertap.targets import OtlpTarget, Targets
 
 
 def http_target(port: int, path: str = "/v1/traces", scheme: str = "http", **changes: Any) -> OtlpTarget:
@@ -50,7 +54,7 @@ def test_grpc_to_an_http_port(otlp_receiver: Any) -> None:
         ("/", "let it end in /v1/traces"),
         ("", "let it end in /v1/traces"),
         ("/otlp", "let it end in /v1/traces"),
-        ("/other/v1/traces", "is no OTLP intake"),
+        ("/other/v1/traces", "is no OTLP receiver, or its path is another one: correct"),
     ],
 )
 def test_wrong_path(otlp_receiver: Any, path: str, words: str) -> None:
@@ -59,6 +63,78 @@ def test_wrong_path(otlp_receiver: Any, path: str, words: str) -> None:
     assert not result.ok
     assert "404" in result.problem
     assert words in result.fix
+
+
+@contextmanager
+def file_server() -> Iterator[int]:
+    """`python -m http.server`; its port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_a_server_that_is_no_receiver_will_not_recover() -> None:
+    """A server of files answers 501 to any POST: another address is wanted, in the variable that holds this one."""
+    name = "OTEL_EXPORTER_OTLP_ENDPOINT"
+    with file_server() as port:
+        result = probe(http_target(port, endpoint_variable=name))
+    url = f"http://127.0.0.1:{port}/v1/traces"
+    assert result.line == f"HTTP 501; {url} is no OTLP receiver, or its path is another one: correct {name}"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (404, "is no OTLP receiver, or its path is another one"),
+        (405, "is no OTLP receiver, or its path is another one"),
+        (501, "is no OTLP receiver, or its path is another one"),
+        (415, "the receiver's own log says"),
+        (429, "the receiver is there and may recover"),
+        (500, "the receiver is there and may recover"),
+        (503, "the receiver is there and may recover"),
+    ],
+)
+def test_who_may_recover_and_who_will_not(otlp_receiver: Any, status: int, words: str) -> None:
+    """By the status alone; what is tried again is decided elsewhere, and was before."""
+    otlp_receiver.behave(http_status=status)
+    assert words in probe(http_target(otlp_receiver.http_port)).fix
+
+
+def test_a_grpc_server_of_something_else(otlp_receiver: Any) -> None:
+    """It knows no such service; where it only does not know the compression, that is said."""
+    otlp_receiver.behave(grpc_code="UNIMPLEMENTED", details="unknown service")
+    fix = probe(grpc_target(otlp_receiver.grpc_port)).fix
+    assert "speaks gRPC, but is no OTLP receiver of traces: correct OTEL_EXPORTER_OTLP_TRACES_ENDPOINT (or" in fix
+    otlp_receiver.behave(grpc_code="UNIMPLEMENTED", details="Decompressor is not installed for grpc-encoding gzip")
+    fix = probe(grpc_target(otlp_receiver.grpc_port, compression="gzip")).fix
+    assert fix == "set OTEL_EXPORTER_OTLP_COMPRESSION=none"
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"])
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_the_variable_that_was_set_is_the_one_to_correct(
+    free_port: Callable[[], int], name: str, protocol: str
+) -> None:
+    """As the environment says it, also where a platform stands beside; without one, a platform's own, or both names."""
+    environ = {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol, name: f"http://127.0.0.1:{free_port()}"}
+    for platform in (None, "grafana"):
+        target = OtelEnvironment.read(environ, platform=platform).otlp
+        assert target is not None
+        assert probe(target).fix.endswith(f"start the receiver, or correct {name}")
+    unset = http_target(free_port())
+    assert probe(unset).fix.endswith("correct OTEL_EXPORTER_OTLP_TRACES_ENDPOINT (or OTEL_EXPORTER_OTLP_ENDPOINT)")
+    assert probe(replace(unset, platform="phoenix")).fix.endswith("correct what phoenix is told by its own variables")
+
+
+def test_the_name_of_a_variable_makes_no_other_destination(tmp_path: Path) -> None:
+    """The same endpoint by the other variable finds the same spool, with the same `destination.json`."""
+    one, other = (Targets(otlp=http_target(4318, endpoint_variable=name)) for name in ("A", "B"))
+    assert one == other
+    assert one.fingerprint(tmp_path) == other.fingerprint(tmp_path)
+    assert one.description(tmp_path) == other.description(tmp_path)
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -129,6 +129,15 @@ def test_a_table_that_does_not_exist_yet_is_named(target: TableTarget) -> None:
 
 
 @pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_table_in_place_of_the_root_is_recognised(target: TableTarget, scheme: str) -> None:
+    """The folder above is named, and nobody is told that nothing was recorded."""
+    root = f"{scheme}{target.uri}"
+    with pytest.raises(QueryError, match=f"inference is a table itself; name the root, .*: {root}$"):
+        query(TableTarget(f"{root}/inference"), "SELECT * FROM inference")
+
+
+@pytest.mark.usefixtures("recorded")
 def test_an_unknown_table_is_answered_with_the_known_ones(target: TableTarget) -> None:
     """A slip in the name costs one look at the message."""
     with pytest.raises(QueryError, match="there is no table `inferences`; did you mean `inference`"):
