@@ -110,13 +110,14 @@ def test_a_full_disk_is_seen(infertap: Any, tmp_path: Path) -> None:
 
 
 def test_what_would_stop_serve_stops_doctor(infertap: Any) -> None:
-    """One list with the mistakes in flags and in `OTEL_*`, exit code 2, the same words from both."""
+    """One list with the mistakes in flags and in `OTEL_*`, exit code 2, the same lines from both."""
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "carrier-pigeon"}
     flags = ("--content", "half", "--upstream", "http://127.0.0.1:1")
     doctor, serve = infertap("doctor", *flags, **environ), infertap("serve", *flags, **environ)
     assert doctor.returncode == serve.returncode == 2
-    assert doctor.stderr.replace("infertap doctor", "infertap serve") == serve.stderr
-    assert "2 problems" in serve.stderr
+    assert doctor.stderr.splitlines()[0] == "infertap doctor: 2 problems"
+    assert serve.stderr.splitlines()[0] == "infertap serve: 2 problems, nothing was started"
+    assert doctor.stderr.splitlines()[1:] == serve.stderr.splitlines()[1:]
 
 
 def test_the_settings_of_a_table_do_not_hide_mistakes_in_otel(infertap: Any) -> None:
