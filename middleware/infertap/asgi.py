@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from contextvars import Token
-from weakref import ref
+from weakref import WeakSet, ref
 
 from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, SpanContext
@@ -65,6 +65,7 @@ class InferenceMiddleware:
         self._official: ASGIApp | None = None
         self._started = False
         warm_up()
+        _made.add(self)
         this = ref(self)
 
         def forget_parent() -> None:
@@ -169,6 +170,14 @@ class InferenceMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await Lifespan(self.app, self._config, self._adopt).run(scope, receive, send)
+
+
+_made: WeakSet[InferenceMiddleware] = WeakSet()
+
+
+def made_middlewares() -> list[InferenceMiddleware]:
+    """Those that live in this process, in no order; a framework makes those of its list only when it starts."""
+    return list(_made)
 
 
 def _begin(

@@ -88,7 +88,7 @@ def _split_list(value: object) -> object:
 
 def _split_names(value: object) -> object:
     names = _split_list(value)
-    if value and names == ():
+    if names == () and isinstance(value, str) and value.strip():
         raise ValueError("there is no name in it; leave it out, or write name,name")
     return names
 
@@ -107,7 +107,7 @@ def _split_map(value: object) -> object:
 def _read_object(text: str) -> object:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         # Nothing of the text, and not the library's words, which may quote it.
         raise ValueError(f"it begins like a JSON object and is none; {MAP_WORDS}") from error
 

@@ -40,13 +40,13 @@ class EventLog:
 
     def forgotten(self, folders: Iterable[Path]) -> None:
         """Records wait for a destination of former times."""
-        if not (self.is_helper or self.is_throwaway):
-            for folder in folders:
-                deliver = f"`infertap drain {folder}` (with --redirect: to where records go now)"
-                say(
-                    logging.WARNING,
-                    f"records of an earlier run wait for another destination; deliver them by {deliver}",
-                )
+        if self.is_helper or self.is_throwaway:
+            return
+        first, *others = [f"`infertap drain {folder}`" for folder in folders] or [""]
+        if first:
+            more = f", and {plural(len(others), 'folder')} more (infertap doctor lists them)" if others else ""
+            line = f"records of an earlier run wait for another destination; deliver them by {first}{more}"
+            say(logging.WARNING, f"{line} (with --redirect: to where records go now)")
 
     def warn(self, line: str) -> None:
         """A line at WARNING that its sender says once."""

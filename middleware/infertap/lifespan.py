@@ -145,7 +145,8 @@ def _prepare_and_start(config: Config | None, outer: _Started | None) -> _Starte
         return prepared
     settings = config or Config()
     if outer is not None:
-        if (outer.settings, outer.pipeline.choice) == (settings, prepared.choice):
+        # By value: the same settings may come from a variable out there and from an argument in here.
+        if outer.settings.model_dump() == settings.model_dump():
             return outer
         apart = outer.pipeline.choice.folder != prepared.choice.folder
         what = "each writes its own copy of a request" if apart else "the outer one records, by its settings"

@@ -203,8 +203,11 @@ class Pipeline:
         # Said on this thread: a server without lifespan starts us on its event loop.
         choice = self.choice
         self._log.starting(choice.start_line(self.settings.content), choice.warnings, choice.conflict)
-        self._log.forgotten(forgotten_folders((choice.spool_dir, *choice.other_spool_dirs), own=choice.folder))
-        self.worker.run()
+        self.worker.run(once_open=self._tell_forgotten)
+
+    def _tell_forgotten(self) -> None:
+        spool_dirs = (self.choice.spool_dir, *self.choice.other_spool_dirs)
+        self._log.forgotten(forgotten_folders(spool_dirs, own=self.choice.folder))
 
     def hold(self, let_go: "Callable[[Pipeline], None]") -> bool:
         """Tell `let_go` when a stop begins, so that whoever records here goes on elsewhere; false where it has begun.

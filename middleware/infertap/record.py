@@ -157,8 +157,7 @@ class Exchange(NamedTuple):
     """`ErrorCode`s that the capture itself decided: over a limit or over the budget."""
     error_type: str | None
     error_message: str | None
-    tags: dict[str, object] | None
-    """Texts, and lists and maps that are not text yet."""
+    tags: dict[str, str] | None
     span_facts: "SpanFacts | None"
     """What the app set on the light server span; None where it never touched it."""
     held_bytes: int = 0

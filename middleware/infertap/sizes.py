@@ -20,7 +20,7 @@ _PLACE_BYTES = 8
 _OTHER_BYTES = 64
 """An object that we only point to: a number, or something of the app's."""
 _DEPTH_MAX = 8
-BYTES_A_CHARACTER = 72
+_BYTES_A_CHARACTER = 72
 """What a value of one character holds, as a part of a list."""
 
 
@@ -52,7 +52,7 @@ def prints_long(value: object, characters_max: int) -> bool:
     except Exception:
         # The app's own class; how long it is, it does not say.
         return True
-    return length > characters_max or value_bytes(value) > BYTES_A_CHARACTER * characters_max
+    return length > characters_max or value_bytes(value) > _BYTES_A_CHARACTER * characters_max
 
 
 def attributes_bytes(attributes: Mapping[str, Any] | None) -> int:

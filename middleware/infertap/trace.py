@@ -25,7 +25,7 @@ from opentelemetry.util.types import AttributeValue
 
 from infertap.otel_current import current_context
 from infertap.record import FIELD_CHARACTERS_MAX, TAGS_MAX, ErrorCode, PendingSpan, SpanFacts, TraceIds
-from infertap.sizes import BYTES_A_CHARACTER, ENTRY_BYTES, ITEMS_MAX, TooLargeError, owned, prints_long, value_bytes
+from infertap.sizes import ENTRY_BYTES, ITEMS_MAX, TooLargeError, owned, prints_long, value_bytes
 from infertap.stacks import Stack
 from infertap.texts import text_of
 from infertap.trace_context import STATE_KEY, PureSampler, derive_ids, marked_state
@@ -80,8 +80,7 @@ class ServerSpan(Span):
         self.closed = self.touched = False
         self.content_bytes = 0
         """What the app's attributes, events, links and tags hold in memory."""
-        self.tags: dict[str, object] | None = None
-        """Texts, and the lists and maps that become text on the worker."""
+        self.tags: dict[str, str] | None = None
         self.started_at_ns = started_at_ns
         self.bits = bits
         self._traceparent = traceparent
@@ -316,8 +315,8 @@ def annotate(**tags: object) -> None:
     """Put the app's own facts on the current request: column `tags` of its row, attributes of its server span.
 
     Args:
-        tags: name to value; lists and dicts are stored as JSON, other values as text (`str(value)`). A later value
-            replaces an earlier one; None is left out, and changes nothing.
+        tags: name to value; values are stored as text (`str(value)`). A later value replaces an earlier one; None is
+            left out, and changes nothing.
 
     Outside a recorded request nothing happens. Values are redacted like any other text. A tag of over 8,192 characters,
     or beyond the 128th, is withheld, and the row's `logging_error_codes` say so.
@@ -330,26 +329,16 @@ def annotate(**tags: object) -> None:
     for name, value in tags.items():
         if value is None:
             continue
-        kept, size = _kept_tag(value)
+        text = None if prints_long(value, FIELD_CHARACTERS_MAX) else text_of(value)
         replaced = span.tags.pop(name, None)
         if replaced is not None:
-            span.content_bytes -= ENTRY_BYTES + value_bytes(name) + owned(replaced)[1]
-        characters = len(name) + (len(kept) if isinstance(kept, str) else 0)
-        if kept is not None and characters <= FIELD_CHARACTERS_MAX and len(span.tags) < TAGS_MAX:
-            span.tags[name] = kept
-            span.content_bytes += ENTRY_BYTES + value_bytes(name) + size
+            span.content_bytes -= _tag_bytes(name, replaced)
+        if text is not None and len(name) + len(text) <= FIELD_CHARACTERS_MAX and len(span.tags) < TAGS_MAX:
+            span.tags[name] = text
+            span.content_bytes += _tag_bytes(name, text)
         else:
             span.left_out(ErrorCode.TAGS_OVER_LIMIT)
 
 
-def _kept_tag(value: object) -> tuple[object, int]:
-    """Text, or a copy of a list or a map, whose JSON is the worker's to write; None where it is too long. Its bytes."""
-    if isinstance(value, (dict, list, tuple)):
-        try:
-            kept, size = owned(value)
-        except TooLargeError:
-            # Where it is short all the same, something in it has no JSON, such as a set.
-            pass
-        else:
-            return (kept, size) if size <= BYTES_A_CHARACTER * FIELD_CHARACTERS_MAX else (None, 0)
-    return (None, 0) if prints_long(value, FIELD_CHARACTERS_MAX) else owned(text_of(value))
+def _tag_bytes(name: str, text: str) -> int:
+    return ENTRY_BYTES + value_bytes(name) + value_bytes(text)

@@ -133,8 +133,8 @@ class Worker:
         """How long spooling and delivery together may take after `stop`."""
         return max(self._drain_s, STOP_SPOOL_S_MIN)
 
-    def run(self) -> None:
-        """The thread's life."""
+    def run(self, once_open: Callable[[], None] = lambda: None) -> None:
+        """The thread's life. `once_open` is called when the spool is open and nobody waits for that any more."""
         try:
             self._open()
             self._joining.look()
@@ -143,6 +143,7 @@ class Worker:
             self._log.record_failed(error)
         finally:
             self.ready.set()
+        once_open()
         while not self.stopping:
             if self._wake.wait(self._flush_s):
                 self._wake.clear()

@@ -8,11 +8,13 @@ import inspect
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from infertap import InferenceMiddleware
+from infertap.asgi import made_middlewares
 from infertap.events import say
 from infertap_sidecar.launch import APP_VARIABLE, NAME_VARIABLE, PATH_VARIABLE
 
@@ -67,22 +69,30 @@ def _load_for_fastapi() -> Any:
 
 
 def wrapped(app: Any) -> Any:
-    """The app in the middleware; as it is where it brings one: what is redacted and left out there counts."""
-    if _brings_middleware(app):
-        say(logging.INFO, "the app has an InferenceMiddleware of its own; infertap run adds none")
+    """The app in the middleware; as it is where its code has one: what is redacted and left out there counts."""
+    if made_middlewares() or _lists_middleware(app):
+        say(
+            logging.WARNING,
+            "the app has an InferenceMiddleware of its own, whose settings count; infertap run adds none",
+        )
         return app
     return InferenceMiddleware(app)
 
 
-def _brings_middleware(app: Any) -> bool:
-    """Whether one is around the app, or among those that Starlette and FastAPI will put around it."""
-    for _ in range(_LAYERS_MAX):
-        if isinstance(app, InferenceMiddleware):
-            return True
-        listed = getattr(app, "user_middleware", ())
-        if any(getattr(entry, "cls", None) is InferenceMiddleware for entry in listed):
-            return True
-        app = getattr(app, "app", None)
-        if app is None:
-            return False
+def _lists_middleware(app: Any) -> bool:
+    """Whether Starlette or FastAPI will put one around the app, or around the one that it wraps, at the start."""
+    try:
+        for _ in range(_LAYERS_MAX):
+            if any(_is_middleware(entry.cls) for entry in getattr(app, "user_middleware", ())):
+                return True
+            app = app.app
+    except Exception:
+        # The user's own object: it has no such attribute, or does not let itself be looked at.
+        pass
     return False
+
+
+def _is_middleware(factory: Any) -> bool:
+    while isinstance(factory, partial):
+        factory = factory.func
+    return isinstance(factory, type) and issubclass(factory, InferenceMiddleware)

@@ -20,7 +20,6 @@ class Asked(NamedTuple):
     tables: TableTarget
     spool_dirs: frozenset[Path]
     """Where records for these tables may wait on this machine."""
-    commit_interval_s: float
 
 
 def add_table_settings(parser: argparse.ArgumentParser) -> None:
@@ -43,4 +42,4 @@ def read_asked(parser: argparse.ArgumentParser, argv: Sequence[str], own: Sequen
     if choice.targets.table is None:
         raise ConfigError(["tables: no tables are configured"])
     spools = known_spools(config, choice) | ({config.spool_dir.expanduser()} if config.spool_dir is not None else set())
-    return Asked(choice.targets.table, frozenset(spools), config.commit_interval_s)
+    return Asked(choice.targets.table, frozenset(spools))

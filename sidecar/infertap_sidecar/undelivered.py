@@ -51,9 +51,13 @@ def say(command: str, sentences: Sequence[str]) -> None:
 def _undelivered(asked: Asked) -> list[str]:
     found = []
     for path in _folders(asked.spool_dirs, asked.tables):
-        waiting = Waiting.for_destination(SpoolFolder(path), _TABLE)
-        if waiting.requests or waiting.spans or waiting.uncounted:
-            found.append(_sentence(path, waiting, asked.commit_interval_s))
+        try:
+            waiting = Waiting.for_destination(SpoolFolder(path), _TABLE)
+            if waiting.requests or waiting.spans or waiting.uncounted:
+                found.append(_sentence(path, waiting))
+        except OSError as error:
+            # The tables are there to be read, whoever the spool belongs to.
+            found.append(f"what waits in the spool {short(path)} cannot be seen: {error.strerror}")
     return found
 
 
@@ -71,7 +75,7 @@ def _is_for(path: Path, tables: TableTarget) -> bool:
     return os.path.realpath(path.parent.resolve() / uri) == os.path.realpath(local)
 
 
-def _sentence(path: Path, waiting: Waiting, commit_interval_s: float) -> str:
+def _sentence(path: Path, waiting: Waiting) -> str:
     folder = SpoolFolder(path)
     one = waiting.requests + waiting.spans == 1
     waits = f"{waiting.sentence} in the spool"
@@ -80,4 +84,4 @@ def _sentence(path: Path, waiting: Waiting, commit_interval_s: float) -> str:
     status = DrainerState.load(folder.drainer_state).destinations.get(_TABLE, DestinationStatus())
     if status.last_error:
         return f"{waits}, and the delivery fails: {status.last_error} (infertap doctor says more)"
-    return f"{waits}; {'it lands' if one else 'they land'} within {commit_interval_s:g} s (commit_interval_s)"
+    return f"{waits}; {'it lands' if one else 'they land'} with the next commit (commit_interval_s)"

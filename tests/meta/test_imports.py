@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "paths": set(),
     "table_identity": {"spool", "targets"},
     "cgroup": set(),
-    "processors": {"instance", "processors", "protocols", "record", "texts", "trace", "trace_context", "errors"},
+    "processors": {"instance", "processors", "protocols", "record", "trace", "trace_context", "errors"},
     "protocols": {"protocols", "record", "errors"},
     "events": {"words"},
     "joining": {"joining", "record", "sdk_env", "sizes", "trace", "trace_context"},

@@ -1,6 +1,6 @@
 """From what was seen to what is kept: `Exchange` to `InferenceRecord`, `PendingSpan` to `SpanRecord`; on the worker."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from infertap.processors.attributes import AttributeRedactor
@@ -10,7 +10,6 @@ from infertap.processors.media import MediaType, parse_media_type
 from infertap.processors.redact import Redactor
 from infertap.processors.secret_names import MARK, SecretNames
 from infertap.processors.span_content import request_content
-from infertap.processors.tags import Tags
 from infertap.record import (
     FIELD_CHARACTERS_MAX,
     OUTER_HEADER,
@@ -61,7 +60,7 @@ class Assembler:
 
     __slots__ = (
         "_allowed", "_attributes", "_bodies", "_redactor", "_settings", "_span_request", "_span_response",
-        "_span_rows", "_tags", "_version",
+        "_span_rows", "_version",
     )  # fmt: skip
 
     def __init__(self, settings: AssemblySettings) -> None:
@@ -81,7 +80,6 @@ class Assembler:
             kept_headers=self._span_request | self._span_response | (self._allowed if captured else frozenset()),
             keeps_content=captured,
         )
-        self._tags = Tags(self._attributes)
         self._span_rows = SpanRows(
             self._redactor,
             self._attributes,
@@ -104,19 +102,13 @@ class Assembler:
             record.error_type = self._noted(record, self._redactor.label(exchange.error_type))
         if exchange.error_message:
             record.error_message = self._error(record, exchange.error_message)
-        self._fill_tags(record, exchange.tags or {})
+        for name, value in (exchange.tags or {}).items():
+            shown = self._noted(record, self._attributes.one(name, value))
+            record.tags[self._noted(record, self._redactor.label(name))] = shown
         if ids.trace_flags & 1:
             record.span = self._span(exchange, ids, request_headers, response_headers)
         self._fill_bodies(record, exchange, request_headers, response_headers)
         return record
-
-    def _fill_tags(self, record: InferenceRecord, tags: Mapping[str, object]) -> None:
-        for name, value in tags.items():
-            shown = self._noted(record, self._tags.text(name, value))
-            if shown is None:
-                _note(record, ErrorCode.TAGS_OVER_LIMIT)
-            else:
-                record.tags[self._noted(record, self._redactor.label(name))] = shown
 
     @staticmethod
     def _noted(record: InferenceRecord, redacted: tuple[T, int]) -> T:

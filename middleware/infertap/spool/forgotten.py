@@ -3,6 +3,7 @@
 It takes locks for a moment where nobody holds them, as every drainer does, and touches nothing.
 """
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,13 +16,13 @@ def forgotten_folders(spool_dirs: Iterable[Path], *, own: Path) -> dict[Path, in
 
     Between the end of its owner and the start of a drainer, a folder in use looks like a forgotten one.
     """
-    folders = {folder.resolve() for root in spool_dirs for folder in destination_folders(root)}
-    found = {}
-    for path in sorted(folders - {own.resolve()}):
-        folder = SpoolFolder(path)
-        size_bytes = folder.size_bytes()
-        if size_bytes and not _is_in_use(folder):
-            found[path] = size_bytes
+    found: dict[Path, int] = {}
+    for path in sorted(folder for root in spool_dirs for folder in destination_folders(root)):
+        # Folders of other users, or ones that somebody has tampered with, are not ours to judge.
+        with contextlib.suppress(OSError, RuntimeError):
+            folder = SpoolFolder(path.resolve())
+            if folder.path != own.resolve() and (size_bytes := folder.size_bytes()) and not _is_in_use(folder):
+                found[folder.path] = size_bytes
     return found
 
 

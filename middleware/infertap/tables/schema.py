@@ -47,7 +47,7 @@ _LONG = f"over {FIELD_CHARACTERS_MAX:,} characters"
 _PROTOCOL = "`http` for every HTTP request until protocols are built; `mlflow` or `otlp` where a span became the row"
 _ERROR_TYPE = "class of the exception that ended the request; NULL where the app answered an error by itself"
 _CLIENT_ID = "header `x-request-id`, up to 256 characters"
-_TAGS = f"what the app set with `annotate(**tags)`, lists and dicts as JSON; without those {_LONG} or beyond {TAGS_MAX}"
+_TAGS = f"what the app set with `annotate(**tags)`, as text; without those {_LONG} or beyond {TAGS_MAX}"
 _HEADERS = (
     f"headers of the allow-list; repeated ones joined by `, `; without those {_LONG} or behind the {HEADERS_MAX}th"
 )

@@ -30,19 +30,62 @@ def breaks():
 """
 
 OWN_MIDDLEWARE_APP = """
+from functools import partial
+
 from infertap import Config, InferenceMiddleware
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 async def echo(request):
     return PlainTextResponse(await request.body())
 
 routes = [Route("/{place}", echo, methods=["POST"])]
 config = Config(redact_keys=("iban",), exclude_paths=("/private",))
-listed = Starlette(routes=routes)
-listed.add_middleware(InferenceMiddleware, config=config)
-around = InferenceMiddleware(Starlette(routes=routes), config=config)
+
+class Derived(InferenceMiddleware):
+    pass
+
+class Hiding:
+    def __init__(self, app):
+        self._app = app
+
+    async def __call__(self, scope, receive, send):
+        await self._app(scope, receive, send)
+
+class Shy(Hiding):
+    user_middleware = None
+
+    @property
+    def app(self):
+        raise RuntimeError("not yet")
+
+def listed():
+    app = Starlette(routes=routes)
+    app.add_middleware(InferenceMiddleware, config=config)
+    return app
+
+def derived():
+    app = Starlette(routes=routes)
+    app.add_middleware(Derived, config=config)
+    return app
+
+def partly():
+    app = Starlette(routes=routes)
+    app.add_middleware(partial(InferenceMiddleware, config=config))
+    return app
+
+def around():
+    return InferenceMiddleware(Starlette(routes=routes), config=config)
+
+def mounted():
+    return Starlette(routes=[Mount("/", around())])
+
+def hidden():
+    return Hiding(around())
+
+def shy():
+    return Shy(Starlette(routes=routes))
 """
 
 FASTAPI_APP = """
@@ -114,16 +157,30 @@ def test_an_unmodified_app_is_recorded(tmp_path: Path, free_port: Callable[[], i
     assert sum(segment.read_bytes().count(b"/hello") > 0 for segment in segments) == 1
 
 
-@pytest.mark.parametrize("app", ["listed", "around"])
+@pytest.mark.parametrize("app", ["listed", "derived", "partly", "around", "mounted", "hidden"])
 def test_an_app_with_a_middleware_of_its_own_keeps_its_settings(
     tmp_path: Path, free_port: Callable[[], int], app: str
 ) -> None:
     """What it redacts stays redacted and what it leaves out is left out; its requests are recorded once."""
+    told, spooled = _serve_twice(tmp_path, free_port(), app)
+    assert spooled.count(b"/public") > 0
+    assert (spooled.count(b"/private"), spooled.count(b"DE02")) == (0, 0)
+    assert "the app has an InferenceMiddleware of its own" in told
+    assert told.count("recording to ") == 1
+
+
+def test_an_app_that_does_not_let_itself_be_looked_at_is_wrapped(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    """Its attributes are its own matter; it starts, and is recorded."""
+    _, spooled = _serve_twice(tmp_path, free_port(), "shy")
+    assert spooled.count(b"/private") > 0
+
+
+def _serve_twice(tmp_path: Path, port: int, app: str) -> tuple[str, bytes]:
+    """Two requests with a secret to one of the apps above: what was said, and what is in the spool."""
     (tmp_path / "app.py").write_text(OWN_MIDDLEWARE_APP)
-    port = free_port()
     own = [sys.executable, "-m", "infertap_sidecar", "run", "--drainer", "external", "--drain-s", "0"]
     process = subprocess.Popen(
-        [*own, "--", "uvicorn", f"app:{app}", "--port", str(port)],
+        [*own, "--", "uvicorn", "--factory", f"app:{app}", "--port", str(port)],
         cwd=tmp_path,
         env={name: value for name, value in os.environ.items() if not name.startswith(("INFERTAP_", "OTEL_"))},
         stderr=subprocess.PIPE,
@@ -138,10 +195,8 @@ def test_an_app_with_a_middleware_of_its_own_keeps_its_settings(
     finally:
         process.kill()
         process.wait()
-    spooled = b"".join(path.read_bytes() for path in tmp_path.rglob("*.seg"))
-    assert spooled.count(b"/public") > 0
-    assert (spooled.count(b"/private"), spooled.count(b"DE02")) == (0, 0)
-    assert "the app has an InferenceMiddleware of its own" in told
+    # Whatever it is called: a middleware that sees no lifespan ends without a word, its segment open.
+    return told, b"".join(path.read_bytes() for path in tmp_path.rglob("slots/*/*"))
 
 
 def test_wrong_settings_start_no_server(tmp_path: Path) -> None:
