@@ -243,8 +243,15 @@ def test_what_waits_for_a_former_destination_is_said_at_start(
     server.stop()
     assert "records of an earlier run" not in server.output
     (folder,) = (tmp_path / ".infertap_spool").glob("otlp-*")
+    # Another user's slot, or what somebody has made of one, stops nobody from recording.
+    broken = tmp_path / ".infertap_spool" / "otlp-0123456789ab"
+    (broken / "slots").mkdir(parents=True)
+    (broken / "destination.json").write_text("{}")
+    (broken / "slots" / "0123456789abcdef").symlink_to("0123456789abcdef")
     server = start("uvicorn", "zoo:recorded")
+    httpx.post(f"{server.url}/echo", json={})
     server.stop()
+    assert "1 request spooled; all delivered" in server.output
     assert f"records of an earlier run wait for another destination; deliver them by `infertap drain {folder}`" in (
         server.output
     )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 
 _A_TIME = "'2026-01-31 14:03:00'"
 _A_MINUTE = f">= {_A_TIME} AND ... < '2026-01-31 14:04:00'"
@@ -26,16 +27,27 @@ def hint(message: str) -> str | None:
 def _time(found: re.Match[str]) -> str:
     text = found[1]
     if (short := _NO_SECONDS.fullmatch(text)) is not None:
-        whole = f"{short[1]}{short[2] or ':00'}:00{short[3] or ''}"
-        return f"a time has seconds: write '{whole}' for '{text}'"
+        whole = f"{short[1]}{short[2] or ':00'}:00"
+        if _exists(whole):
+            return f"a time has seconds: write '{whole}{short[3] or ''}' for '{text}'"
     return f"'{text}' is no time: write it as {_A_TIME}, or now() - INTERVAL '1 day'"
 
 
 def _date(found: re.Match[str]) -> str:
     text = found[1]
     german = _GERMAN_DAY.fullmatch(text)
-    day = f"'{german[3]}-{german[2]:0>2}-{german[1]:0>2}'" if german is not None else _A_DAY
-    return f"'{text}' is no date: write it as {day}"
+    day = f"{german[3]}-{german[2]:0>2}-{german[1]:0>2}" if german is not None else ""
+    proposed = f"'{day}'" if _exists(day) else _A_DAY
+    return f"'{text}' is no date: write it as {proposed}"
+
+
+def _exists(text: str) -> bool:
+    """Whether it is a day, or a time, that a calendar knows."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _like(found: re.Match[str]) -> str:

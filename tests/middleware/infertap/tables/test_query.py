@@ -224,6 +224,8 @@ JSON_WORDS = 'regexp_match(attributes, \'"http.route":"([^"]*)"\')[1]'
         ("request_date LIKE '2026-11%'", "this is a date: compare it with dates"),
         ("status_code LIKE '5%'", "CAST(... AS VARCHAR) LIKE"),
         ("request_date = '28.11.2026'", "'28.11.2026' is no date: write it as '2026-11-28'"),
+        ("request_date = '31.13.2026'", "'31.13.2026' is no date: write it as '2026-01-31'"),
+        ("request_time > '2026-11-28 25:00'", "'2026-11-28 25:00' is no time: write it as '2026-01-31 14:03:00'"),
         ("request_date = DATE 'today'", "'today' is no date: write it as '2026-01-31'"),
         ("is_stream > 17", "these types cannot be compared: Boolean > Int64; a CAST may help"),
     ],
