@@ -448,7 +448,8 @@ def test_a_list_of_nothing_but_separators_is_a_problem(name: str) -> None:
     """Whoever wrote it thinks that something was named; an empty text says that nothing is."""
     for text in (", ,", ","):
         assert _problems(**{name: text}) == (f"{name}: there is no name in it; leave it out, or write name,name",)
-    assert getattr(Config(**{name: ""}), name) == ()
+    for text in ("", " ", "\n"):
+        assert getattr(Config(**{name: text}), name) == ()
 
 
 def test_a_name_without_a_letter_is_no_name() -> None:
