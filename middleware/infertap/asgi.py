@@ -57,6 +57,9 @@ class InferenceMiddleware:
     problems; on a server without lifespan they are one log line at ERROR, and traffic passes unrecorded.
     """
 
+    _gives_way = False
+    """Whether one with other settings within the app records in place of this one."""
+
     def __init__(self, app: ASGIApp, *, config: Config | None = None) -> None:
         refuse_wsgi(app)
         self.app = app
@@ -169,7 +172,8 @@ class InferenceMiddleware:
                 joined.leave()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await Lifespan(self.app, self._config, self._adopt).run(scope, receive, send)
+        lifespan = Lifespan(self.app, self._config, self._adopt, gives_way=self._gives_way)
+        await lifespan.run(scope, receive, send)
 
 
 _made: WeakSet[InferenceMiddleware] = WeakSet()

@@ -73,13 +73,13 @@ class EventLog:
         self._limited("queue", logging.WARNING, f"{count} records were dropped: queue_bytes_max is reached")
 
     def stopped(self, spooled: int, lost: Mapping[str, int], lost_behind: Mapping[str, int], waits: str) -> None:
-        """The last line: how much reached the spool, what was lost before and behind it and why, and what waits for
-        whom (empty: nothing)."""
+        """The last line, where there is anything to say: how much reached the spool, what was lost before and behind it
+        and why, and what waits for whom (empty: nothing)."""
         before, behind = _counted(lost), _counted(lost_behind)
         if self.is_throwaway and not before and not behind:
             return
         is_bad = bool(before or behind or waits)
-        if self.is_helper and not is_bad:
+        if (self.is_helper or not spooled) and not is_bad:
             return
         parts = [f"{plural(spooled, 'request')} spooled"]
         if before:
@@ -88,7 +88,7 @@ class EventLog:
             parts.append(f"of the spooled ones lost: {behind}")
         if waits:
             parts.append(waits)
-        elif spooled and not is_bad:
+        elif not is_bad:
             parts.append("all delivered")
         say(logging.WARNING if is_bad else logging.INFO, "; ".join(parts))
 

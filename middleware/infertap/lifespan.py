@@ -27,6 +27,8 @@ class _Started(NamedTuple):
 
     settings: Config
     pipeline: Pipeline
+    give_way: Callable[[], None] | None
+    """Has it record nothing any more; None where it stays."""
 
 
 class Lifespan:
@@ -36,12 +38,21 @@ class Lifespan:
         app: The wrapped app; it may not speak lifespan at all.
         config: As given to the middleware.
         adopt: Takes the started recorder, and None once it has stopped.
+        gives_way: Whether a middleware with other settings within the app records in place of this one.
     """
 
-    def __init__(self, app: ASGIApp, config: Config | None, adopt: Callable[[Pipeline | Idle | None], None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: Config | None,
+        adopt: Callable[[Pipeline | Idle | None], None],
+        *,
+        gives_way: bool = False,
+    ) -> None:
         self._app = app
         self._config = config
         self._adopt = adopt
+        self._gives_way = gives_way
         self._recorder: Pipeline | Idle | None = None
         self._owned = True
         self._app_asked = False
@@ -55,10 +66,12 @@ class Lifespan:
         try:
             # Files are made and modules imported here, at start-up and off the event loop, never in a request.
             outer = scope.get(_STARTED_KEY)
-            started = await asyncio.to_thread(_prepare_and_start, self._config, outer)
+            started = await asyncio.to_thread(_prepare_and_start, self._config, outer, self._give_way)
         except ConfigError as error:
             await send({"type": "lifespan.startup.failed", "message": f"infertap cannot start:\n{error}"})
             return
+        if outer is not None and started is not outer and outer.give_way is not None:
+            outer.give_way()
         if isinstance(started, _Started):
             self._owned = started is not outer
             # For those within; an app beside this one, called with the same scope, has nothing to do with it.
@@ -117,6 +130,10 @@ class Lifespan:
             await self._stop()
         await send({"type": "lifespan.shutdown.complete"})
 
+    @property
+    def _give_way(self) -> Callable[[], None] | None:
+        return (lambda: self._adopt(Idle(lambda: None))) if self._gives_way else None
+
     def _app_started(self) -> None:
         if self._owned and isinstance(self._recorder, Pipeline):
             self._recorder.joining.app_started()
@@ -136,21 +153,34 @@ def _insists(send: Send) -> bool:
     return getattr(getattr(server, "config", None), "lifespan", None) == "on"
 
 
-def _prepare_and_start(config: Config | None, outer: _Started | None) -> _Started | Idle:
+def _prepare_and_start(
+    config: Config | None, outer: _Started | None, give_way: Callable[[], None] | None
+) -> _Started | Idle:
     prepared = prepare(config)
     if isinstance(prepared, Idle):
-        prepared.start()
         if outer is not None:
-            say(logging.WARNING, "an outer InferenceMiddleware records this app's requests all the same")
+            _say_whose_settings_count(outer, None)
+        prepared.start()
         return prepared
     settings = config or Config()
     if outer is not None:
         # By value: the same settings may come from a variable out there and from an argument in here.
         if outer.settings.model_dump() == settings.model_dump():
             return outer
-        apart = outer.pipeline.choice.folder != prepared.choice.folder
-        what = "each writes its own copy of a request" if apart else "the outer one records, by its settings"
-        say(logging.WARNING, f"two InferenceMiddlewares with different settings are around this app: {what}")
+        _say_whose_settings_count(outer, prepared)
     started = start(prepared)
     started.wait_ready()
-    return started if isinstance(started, Idle) else _Started(settings, started)
+    return started if isinstance(started, Idle) else _Started(settings, started, give_way)
+
+
+def _say_whose_settings_count(outer: _Started, inner: Pipeline | None) -> None:
+    """Two middlewares with different settings are around one app. `inner`: None where that one records nothing."""
+    if outer.give_way is not None:
+        what = "the one of infertap run records nothing, the app's own settings count"
+    elif inner is None:
+        what = "the outer one records this app's requests all the same"
+    elif outer.pipeline.choice.folder != inner.choice.folder:
+        what = "each writes its own copy of a request"
+    else:
+        what = "the outer one records, by its settings"
+    say(logging.WARNING, f"two InferenceMiddlewares with different settings are around this app: {what}")

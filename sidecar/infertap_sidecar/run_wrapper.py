@@ -68,6 +68,12 @@ def _load_for_fastapi() -> Any:
     return import_from_string(data.import_string)
 
 
+class AddedMiddleware(InferenceMiddleware):
+    """What `infertap run` adds. It gives way to one that the app's framework makes only when the app starts."""
+
+    _gives_way = True
+
+
 def wrapped(app: Any) -> Any:
     """The app in the middleware; as it is where its code has one: what is redacted and left out there counts."""
     if made_middlewares() or _lists_middleware(app):
@@ -76,7 +82,7 @@ def wrapped(app: Any) -> Any:
             "the app has an InferenceMiddleware of its own, whose settings count; infertap run adds none",
         )
         return app
-    return InferenceMiddleware(app)
+    return AddedMiddleware(app)
 
 
 def _lists_middleware(app: Any) -> bool:

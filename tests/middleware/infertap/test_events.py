@@ -111,8 +111,9 @@ def test_repeated_events_are_said_once_a_minute(heard: _Heard, monkeypatch: pyte
 
 
 def test_the_last_line_says_what_waits(heard: _Heard) -> None:
-    """INFO where all is delivered, WARNING where something waits or was lost, and why."""
+    """INFO where all is delivered, WARNING where something waits or was lost, and why; nothing where nothing came."""
     log = EventLog()
+    log.stopped(0, {"queue_full": 0}, {}, "")
     log.stopped(5, {"queue_full": 0}, {"otlp rejected": 0}, "")
     log.stopped(1, {}, {}, "2 requests wait in the spool for the next start")
     log.stopped(0, {"spool_full": 3}, {}, "")

@@ -268,8 +268,8 @@ def test_the_middleware_records_between_startup_and_shutdown(config: Config) -> 
     assert seen[1] is None
 
 
-def test_an_app_that_is_wrapped_twice_has_one_pipeline(config: Config, capfd: pytest.CaptureFixture[str]) -> None:
-    """One line at start, whichever way the second wrapper came; the outer one ends it."""
+def _start_wrapped_twice(inner_config: Config, outer_config: Config) -> list[Pipeline | None]:
+    """The pipelines of both middlewares around an app, inner one first, as they are when it starts; they have ended."""
     seen: list[Pipeline | None] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -279,11 +279,18 @@ def test_an_app_that_is_wrapped_twice_has_one_pipeline(config: Config, capfd: py
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
-    inner = InferenceMiddleware(app, config=config)
-    outer = InferenceMiddleware(inner, config=config.model_copy())
-    assert _run(outer, config.model_copy()).types == ["startup.complete", "shutdown.complete"]
-    assert seen[0] is seen[1] is not None
-    assert (inner.pipeline, outer.pipeline, seen[0].alive) == (None, None, False)
+    inner = InferenceMiddleware(app, config=inner_config)
+    outer = InferenceMiddleware(inner, config=outer_config)
+    assert _run(outer, Config(destination="none")).types == ["startup.complete", "shutdown.complete"]
+    assert (inner.pipeline, outer.pipeline) == (None, None)
+    assert not any(pipeline.alive for pipeline in seen if pipeline is not None)
+    return seen
+
+
+def test_an_app_that_is_wrapped_twice_has_one_pipeline(config: Config, capfd: pytest.CaptureFixture[str]) -> None:
+    """One line at start, whichever way the second wrapper came; the outer one ends it."""
+    inner, outer = _start_wrapped_twice(config, config.model_copy())
+    assert inner is outer is not None
     assert capfd.readouterr().err.count("recording to") == 1
 
 
@@ -298,32 +305,16 @@ def test_a_wrapper_with_settings_of_its_own_has_a_pipeline_of_its_own(
     config: Config, caplog: pytest.LogCaptureFixture, others: dict[str, Any], words: str
 ) -> None:
     """Both end, and whose settings count is said: nobody may believe that the inner one redacts the outer one's."""
-    seen: list[Pipeline | None] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        seen.extend((inner.pipeline, outer.pipeline))
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    inner = InferenceMiddleware(app, config=config.model_copy(update=others))
-    outer = InferenceMiddleware(inner, config=config)
-    _run(outer, Config(destination="none"))
-    assert seen[0] is not seen[1]
-    assert not any(pipeline is None or pipeline.alive for pipeline in seen)
+    inner, outer = _start_wrapped_twice(config.model_copy(update=others), config)
+    assert inner is not None
+    assert outer is not None
+    assert inner is not outer
     assert words in caplog.text
 
 
 def test_an_inner_wrapper_that_records_nothing_says_who_does(config: Config, caplog: pytest.LogCaptureFixture) -> None:
     """`destination="none"` on the inner one does not silence the outer one."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    inner = InferenceMiddleware(app, config=Config(destination="none"))
-    _run(InferenceMiddleware(inner, config=config), Config(destination="none"))
-    assert "an outer InferenceMiddleware records this app's requests all the same" in caplog.text
+    inner, outer = _start_wrapped_twice(Config(destination="none"), config)
+    assert inner is None
+    assert outer is not None
+    assert "the outer one records this app's requests all the same" in caplog.text

@@ -75,6 +75,16 @@ def partly():
     app.add_middleware(partial(InferenceMiddleware, config=config))
     return app
 
+def late():
+    app = Starlette(routes=routes)
+    app.add_middleware(lambda app: InferenceMiddleware(app, config=config))
+    return app
+
+def silent():
+    app = Starlette(routes=routes)
+    app.add_middleware(lambda app: InferenceMiddleware(app, config=Config(destination="none")))
+    return app
+
 def around():
     return InferenceMiddleware(Starlette(routes=routes), config=config)
 
@@ -167,6 +177,23 @@ def test_an_app_with_a_middleware_of_its_own_keeps_its_settings(
     assert (spooled.count(b"/private"), spooled.count(b"DE02")) == (0, 0)
     assert "the app has an InferenceMiddleware of its own" in told
     assert told.count("recording to ") == 1
+
+
+def test_a_middleware_that_is_made_at_the_start_keeps_its_settings(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    """It cannot be seen before: what infertap run has added records nothing then, and says so."""
+    told, spooled = _serve_twice(tmp_path, free_port(), "late")
+    assert spooled.count(b"/public") > 0
+    assert (spooled.count(b"/private"), spooled.count(b"DE02")) == (0, 0)
+    assert "the one of infertap run records nothing, the app's own settings count" in told
+
+
+def test_an_app_that_wants_nothing_recorded_is_heard(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    """`destination="none"` in its own middleware, which is made at the start only."""
+    told, spooled = _serve_twice(tmp_path, free_port(), "silent")
+    assert spooled.count(b"DE02") == 0
+    assert "the one of infertap run records nothing, the app's own settings count" in told
 
 
 def test_an_app_that_does_not_let_itself_be_looked_at_is_wrapped(tmp_path: Path, free_port: Callable[[], int]) -> None:
