@@ -3,8 +3,8 @@
 1. What the app says, answers or raises reaches the server as it would without us: a failed start fails.
 2. For an app that never asked for a lifespan message we speak, so that a server that goes on without lifespan
    (`auto`) still lets us deliver at its end; one that insists on it (`uvicorn --lifespan on`) hears the app itself.
-3. An app that is wrapped twice (`infertap run` around one with the middleware in it) has one pipeline: the inner one
-   uses what the outer one has started for the same settings.
+3. An app that is wrapped twice has one pipeline: the inner one uses what the outer one has started for the same
+   settings. Where they differ, the start says whose count; what `infertap run` has added gives way to the app's own.
 """
 
 import asyncio

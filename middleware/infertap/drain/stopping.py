@@ -12,6 +12,7 @@ from infertap.spool.slot import Slot
 _TICK_S = 0.1
 _POLL_S = 0.005
 _HOPE_S = 2.0
+"""So long a stop waits without a word for a destination that fails."""
 _ABSENT_WAIT_S = 1.0
 """An external drainer that is just being replaced by the next one holds no lock for a moment."""
 
